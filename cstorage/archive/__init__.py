@@ -1,0 +1,1 @@
+"""Layer archives: tar in, tar out, compression, whiteouts, changes, recipes."""
