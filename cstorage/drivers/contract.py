@@ -57,7 +57,6 @@ if TYPE_CHECKING:
 
     from cstorage.archive.apply import ApplyOptions
     from cstorage.archive.compression import ByteSink, ByteSource
-
     from cstorage.model import Change, DiffSummary
 
 StrPath = str | os.PathLike[str]

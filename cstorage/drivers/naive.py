@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cstorage.archive.compression import ByteSink
-
     from cstorage.model import Change, IDMaps
 
 

@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 
     from cstorage.archive.apply import ApplyOptions
     from cstorage.archive.compression import ByteSink, ByteSource
-
     from cstorage.drivers.mountapi import OverlayMount
     from cstorage.drivers.probe import Probe
     from cstorage.model import Change, DiffSummary, IDMaps

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
     from cstorage.archive.apply import ApplyOptions
     from cstorage.archive.compression import ByteSink, ByteSource
-
     from cstorage.model import Change, DiffSummary, IDMaps
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC

@@ -463,7 +463,7 @@ class Store:
     def mount_path(self, layer_id: str) -> str:
         """Where the layer is mounted, "" if it is not."""
         recorded = self._mounts.get(layer_id)
-        if recorded.count and self._core.driver.is_mounted(layer_id):
+        if recorded.users and self._core.driver.is_mounted(layer_id):
             return recorded.path
         return ""
 
