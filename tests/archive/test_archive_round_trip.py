@@ -6,7 +6,7 @@ import hashlib
 import io
 import os
 import tarfile
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -16,6 +16,9 @@ from cstorage.archive.compression import compressing
 from cstorage.archive.manifest import read_manifest
 from cstorage.archive.recipe import assemble
 from cstorage.model import Compression
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def sample() -> bytes:
