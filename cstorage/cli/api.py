@@ -6,12 +6,13 @@ are an ID, a name or a unique prefix of an ID; errors are those of ``cstorage.er
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from cstorage.events import HistoryEntry
     from cstorage.model import Change, Compression, Container, DiffSummary, Image, Layer, LayerID
 
 
@@ -25,21 +26,6 @@ class Sink(Protocol):
     """Where an archive is written to."""
 
     def write(self, data: bytes, /) -> int | None: ...
-
-
-class Entry(Protocol):
-    """One change of the store as ``history`` and ``watch`` give it."""
-
-    @property
-    def sequence(self) -> int: ...
-    @property
-    def time_ns(self) -> int: ...
-    @property
-    def actor(self) -> Any: ...
-    @property
-    def reason(self) -> str: ...
-    @property
-    def event(self) -> Any: ...
 
 
 class Findings(Protocol):
@@ -90,6 +76,7 @@ class StoreAPI(Protocol):
 
     def create_layer(
         self,
+        *,
         id: str = "",
         parent: str = "",
         names: Sequence[str] = (),
@@ -100,17 +87,18 @@ class StoreAPI(Protocol):
     def import_layer(
         self,
         source: Any,
+        *,
         id: str = "",
         parent: str = "",
         names: Sequence[str] = (),
         mount_label: str = "",
         writable: bool = True,
         maps: Any = ...,
-        *,
         progress: Any = None,
     ) -> Layer: ...
     def create_storage_layer(
         self,
+        *,
         id: str = "",
         parent: str = "",
         mount_label: str = "",
@@ -119,6 +107,7 @@ class StoreAPI(Protocol):
     ) -> str: ...
     def create_image(
         self,
+        *,
         id: str = "",
         names: Sequence[str] = (),
         layer: str = "",
@@ -127,10 +116,10 @@ class StoreAPI(Protocol):
     ) -> Image: ...
     def create_container(
         self,
+        *,
         image: str = "",
         id: str = "",
         names: Sequence[str] = (),
-        *,
         metadata: str = "",
         maps: Any = ...,
         volatile: bool = False,
@@ -186,14 +175,5 @@ class StoreAPI(Protocol):
     def repair(self, report: Any, remove_containers: bool) -> Sequence[Exception]: ...
     def garbage_collect(self) -> None: ...
     def dedup(self, method: str) -> int: ...
-    def history(self, key: str | None = None) -> Iterator[Entry]: ...
-    def watch(self, start: int | None = None) -> Iterator[Entry]: ...
-
-
-class Stream(Source, Protocol):
-    """A binary stream that is closed after use."""
-
-    def close(self) -> None: ...
-
-
-BinaryStream = BinaryIO
+    def history(self, key: str | None = None) -> Iterator[HistoryEntry]: ...
+    def watch(self, start: int | None = None) -> Iterator[HistoryEntry]: ...

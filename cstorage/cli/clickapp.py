@@ -7,17 +7,17 @@ comes here only to show usage and for completion (docs/decisions/0020-click-off-
 
 from __future__ import annotations
 
+import os
 import sys
-from typing import Any
 
 import click
 
 from cstorage.cli import goflags, usage
-from cstorage.cli.command import GLOBAL_FLAGS, Command, Flag, flags_of
+from cstorage.cli.command import GLOBAL_FLAGS, Command, flags_of
 from cstorage.cli.table import COMMANDS, find
 
 
-def _option(flag: Flag) -> click.Option:
+def _option(flag: goflags.Flag) -> click.Option:
     """The click option that shows and completes ``flag``."""
     return click.Option(
         [*flag.spellings, flag.key],
@@ -29,7 +29,7 @@ def _option(flag: Flag) -> click.Option:
 
 
 class GoCommand(click.Command):
-    """One row of the table; runs through ``main`` so that there is one way to run a command."""
+    """One row of the table."""
 
     def __init__(self, row: Command, program: str) -> None:
         super().__init__(
@@ -45,16 +45,16 @@ class GoCommand(click.Command):
         """Only completion comes here: take the words as they are, without judging them."""
         parsed = goflags.parse(args, flags_of(self.row), {})
         ctx.params = dict(parsed.values)
-        ctx._protected_args, ctx.args = [], parsed.rest
+        ctx.args = parsed.rest
         return parsed.rest
 
-    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_help(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
         formatter.write(usage.of_command(self.program, self.row.name, self.row))
         formatter.write(usage.flag_list(flags_of(self.row), {}))
 
 
 class GoGroup(click.Group):
-    """The whole command line."""
+    """The whole command line; invoked, it runs ``main``, so there is one way to run a command."""
 
     def __init__(self, program: str) -> None:
         super().__init__(
@@ -62,28 +62,29 @@ class GoGroup(click.Group):
         )
         self.program = program
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, _ctx: click.Context) -> list[str]:
         return [row.name for row in COMMANDS]
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, _ctx: click.Context, cmd_name: str) -> click.Command | None:
         row = find(cmd_name)
         return None if row is None else GoCommand(row, self.program)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """The global flags; what follows them is the command with its words."""
+        """Global flags and command for completion; all words as they are for a real run."""
+        if not ctx.resilient_parsing:
+            ctx.args = args
+            return args
         parsed = goflags.parse(args, GLOBAL_FLAGS, {})
         ctx.params = dict(parsed.values)
         ctx._protected_args, ctx.args = parsed.rest[:1], parsed.rest[1:]
         return ctx.args
 
-    def main(self, args: Any = None, prog_name: str | None = None, **extra: Any) -> Any:
-        """Run a command line; ``args`` are the words after the program's name."""
+    def invoke(self, ctx: click.Context) -> None:
         from cstorage.cli.main import main
 
-        words = sys.argv[1:] if args is None else list(args)
-        sys.exit(main([prog_name or self.program, *words]))
+        ctx.exit(main([self.program, *ctx.args]))
 
-    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_help(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
         formatter.write(self.overview())
         formatter.write(usage.flag_list(GLOBAL_FLAGS, {}))
 
@@ -103,8 +104,6 @@ def group(program: str) -> GoGroup:
 
 def complete(variable: str) -> int:
     """Answer a shell's request for completions, which came in the environment."""
-    import os
-
     from click.shell_completion import shell_complete
 
     instruction = os.environ[variable]

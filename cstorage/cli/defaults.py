@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from cstorage.cli.goflags import Value
+    from cstorage.cli.quoting import Json
 
 
 class Defaults(NamedTuple):
@@ -66,3 +67,17 @@ def merged(values: dict[str, Value], found: Defaults) -> dict[str, Value]:
 def given(values: dict[str, Value]) -> bool:
     """Whether any of the flags was given that keep the defaults from being loaded."""
     return any(values[key] for key in ("graph", "run", "storage_driver", "storage_opt"))
+
+
+def document(found: Defaults) -> dict[str, Json]:
+    """The configuration as ``config`` prints it: nothing empty except the pull options."""
+    fields: dict[str, Json] = {
+        "runroot": found.run_root,
+        "root": found.graph_root,
+        "imagestore": found.image_store,
+        "driver": found.driver,
+        "driver-options": list(found.driver_options),
+        "PullOptions": None,
+        "transient_store": found.transient,
+    }
+    return {key: value for key, value in fields.items() if value or key == "PullOptions"}

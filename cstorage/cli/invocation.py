@@ -77,6 +77,7 @@ class Invocation:
 
     def __init__(
         self,
+        *,
         command: Command,
         typed: str,
         args: list[str],

@@ -39,10 +39,10 @@ def layers(inv: Invocation) -> int:
     if inv.flag("tree"):
         from cstorage.cli.tree import draw
 
-        notes = {}
-        parents = []
+        notes: dict[str, list[str]] = {}
+        parents: list[tuple[str, str]] = []
         for layer in store.layers():
-            parents.append((layer.parent or "", layer.id))
+            parents.append((layer.parent, layer.id))
             lines = [f"name: {name}" for name in layer.names]
             path = store.mount_path(layer.id)
             if path:

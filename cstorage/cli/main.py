@@ -16,7 +16,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from cstorage.cli import defaults, goflags
-from cstorage.cli.command import GLOBAL_FLAGS, HELP_FLAG, flags_of
+from cstorage.cli.command import GLOBAL_FLAGS, HELP_FLAG, UNLIMITED, flags_of
 from cstorage.cli.invocation import (
     BAD_FLAG,
     BROKEN_PIPE,
@@ -27,7 +27,7 @@ from cstorage.cli.invocation import (
     Invocation,
     Output,
 )
-from cstorage.cli.table import UNLIMITED, find
+from cstorage.cli.table import find
 from cstorage.cli.wording import FileRefused, describe
 from cstorage.errors import StorageError
 
@@ -163,7 +163,16 @@ class CommandLine:
             return self._defect(error, debug)
         try:
             handler = _load(command.handler)
-            return handler(Invocation(command, typed, args, values, store, self.out))
+            return handler(
+                Invocation(
+                    command=command,
+                    typed=typed,
+                    args=args,
+                    values=values,
+                    store=store,
+                    out=self.out,
+                )
+            )
         except BrokenPipeError:
             raise
         except (StorageError, OSError, FileRefused) as error:
@@ -240,7 +249,7 @@ def _open(values: dict[str, Value]) -> StoreAPI:
         found = defaults.load()
         roots["graph"] = roots["graph"] or found.graph_root
         roots["run"] = roots["run"] or found.run_root
-    store: StoreAPI = cstorage.open(
+    store: StoreAPI = cstorage.open(  # type: ignore[attr-defined,unused-ignore]
         graph_root=roots["graph"],
         run_root=roots["run"],
         driver=values["storage_driver"],

@@ -387,7 +387,11 @@ COMMANDS: tuple[Command, ...] = (
         "List layers",
         0,
         0,
-        (Flag(("--tree", "-t"), BOOL, "Draw a tree of parents and children"), QUIET_IDS, JSON),
+        (
+            Flag(("--tree", "-t"), BOOL, "Draw a tree of parents and children"),
+            Flag(("--quick", "-q"), BOOL, "Print only IDs"),
+            JSON,
+        ),
         "listing:layers",
         "JSON `null` when there are none.",
     ),

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 BASE = "(base)"
 
 
-def draw(pairs: Sequence[tuple[str, str]], notes: Mapping[str, Sequence[str]]) -> Iterator[str]:
+def draw(pairs: Sequence[tuple[str, str]], notes: Mapping[str, list[str]]) -> Iterator[str]:
     """Lines of the forest given by (parent or "", layer) pairs in list order.
 
     ``notes`` are the lines below a node. A root is ``(base)`` or a parent that is not listed
@@ -28,7 +28,7 @@ def draw(pairs: Sequence[tuple[str, str]], notes: Mapping[str, Sequence[str]]) -
 
 
 def _below(
-    root: str, children: Mapping[str, Sequence[str]], notes: Mapping[str, Sequence[str]]
+    root: str, children: Mapping[str, Sequence[str]], notes: Mapping[str, list[str]]
 ) -> Iterator[str]:
     """The subtree without its root; depth is bounded by memory, not by Python's stack."""
     pending: list[tuple[str, str, bool]] = []

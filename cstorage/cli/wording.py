@@ -6,11 +6,14 @@ The system's errors read ``open FILE: no such file or directory``: verb, path, c
 from __future__ import annotations
 
 import os
+import time
 from typing import TYPE_CHECKING
 
+from cstorage.cli.quoting import go_quote
 from cstorage.errors import StorageError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 
@@ -54,3 +57,13 @@ def open_file(path: str | Path, mode: str) -> int:
         return os.open(path, flags | os.O_CLOEXEC, 0o666)
     except OSError as error:
         raise FileRefused(system_text(error, "open")) from None
+
+
+def log_line(level: str, text: str, fields: Mapping[str, object] | None = None) -> str:
+    """``text`` as the original's logger writes it, with the time of now."""
+    now = time.localtime()
+    offset = time.strftime("%z", now)
+    zone = "Z" if offset in ("+0000", "") else f"{offset[:3]}:{offset[3:]}"
+    stamp = f"{time.strftime('%Y-%m-%dT%H:%M:%S', now)}{zone}"
+    rest = "".join(f" {key}={go_quote(str(value))}" for key, value in (fields or {}).items())
+    return f'time="{stamp}" level={level} msg={go_quote(text)}{rest}'
