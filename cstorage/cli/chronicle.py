@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def history(inv: Invocation) -> int:
     """``history``: the whole store's, or one item's."""
-    entries = inv.store.history(inv.arg(0) or None)
+    entries = inv.store.history(inv.arg(0))
     if inv.json:
         json_list(inv.out, map(document, entries), empty="[]")
     else:

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cstorage.cli.invocation import FAILED, OK
+from cstorage.cli.invocation import OK
 from cstorage.cli.quoting import well_formed
 from cstorage.cli.streams import Target, source
-from cstorage.errors import BigDataUnknown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -56,15 +55,9 @@ def get_image(inv: Invocation) -> int:
 
 
 def get_container(inv: Invocation) -> int:
-    """``get-container-data``: a missing item reads like the missing file of the original."""
+    """``get-container-data``."""
     found = inv.store.container(inv.arg(0)).id
-    try:
-        return _get(inv, found, inv.store.container_big_data)
-    except BigDataUnknown:
-        store = inv.store
-        folder = f"{store.graph_root}/{store.driver_name}-containers/{found}"
-        inv.out.error(f"open {folder}/{_file_name(inv.arg(1))}: no such file or directory")
-        return FAILED
+    return _get(inv, found, inv.store.container_big_data)
 
 
 def _get(inv: Invocation, item_id: str, read: Callable[[str, str], bytes]) -> int:
@@ -76,15 +69,6 @@ def _get(inv: Invocation, item_id: str, read: Callable[[str, str], bytes]) -> in
     return OK
 
 
-def _file_name(key: str) -> str:
-    """The file name that the original gives to a data item (cli.md §6.2)."""
-    if key and all(char in "0123456789abcdefghijklmnopqrstuvwxyz." for char in key):
-        return key
-    from base64 import b64encode
-
-    return "=" + b64encode(key.encode("utf-8", "surrogateescape")).decode("ascii")
-
-
 def set_layer(inv: Invocation) -> int:
     """``set-layer-data``."""
     return _set(inv, inv.store.set_layer_big_data)
@@ -92,7 +76,12 @@ def set_layer(inv: Invocation) -> int:
 
 def set_image(inv: Invocation) -> int:
     """``set-image-data``: the digest of a manifest is that of its bytes."""
-    return _set(inv, inv.store.set_image_big_data)
+    from cstorage.store import digests
+
+    def put(key: str, name: str, data: bytes) -> None:
+        inv.store.set_image_big_data(key, name, data, digests.of)
+
+    return _set(inv, put)
 
 
 def set_container(inv: Invocation) -> int:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from cstorage.cli.quoting import go_quote
 from cstorage.errors import StorageError
 from cstorage.model import IDMapEntry
+from cstorage.store.mapping import MapOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,15 +20,6 @@ _LIMIT = 1 << 32
 
 class MapRefused(StorageError):
     """The mapping flags contradict each other or cannot be understood."""
-
-
-class MapOptions(NamedTuple):
-    """Host flags and explicit maps, in the store's shape of them."""
-
-    host_uids: bool = False
-    host_gids: bool = False
-    uids: IDMap = ()
-    gids: IDMap = ()
 
 
 def map_options(inv: Invocation) -> MapOptions:

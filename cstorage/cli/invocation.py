@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, BinaryIO
 from cstorage.cli.quoting import Json, json_text
 
 if TYPE_CHECKING:
-    from cstorage.cli.api import StoreAPI
     from cstorage.cli.command import Command
     from cstorage.cli.goflags import Value
+    from cstorage.store.store import Store
 
 OK = 0
 FAILED = 1
@@ -82,7 +82,7 @@ class Invocation:
         typed: str,
         args: list[str],
         values: dict[str, Value],
-        store: StoreAPI,
+        store: Store,
         out: Output,
     ) -> None:
         self.command = command

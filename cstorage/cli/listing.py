@@ -105,10 +105,10 @@ def images(inv: Invocation) -> int:
 
 def images_by_digest(inv: Invocation) -> int:
     """``images-by-digest``: the digest has to be well-formed, it need not be known."""
-    from cstorage.cli.digests import require_digest
+    from cstorage.store import digests
 
     digest = inv.arg(0)
-    require_digest(digest)
+    digests.check(digest)
     return _show_images(inv, inv.store.images_by_digest(digest), empty="[]")
 
 

@@ -27,6 +27,7 @@ from cstorage.cli.invocation import (
     Invocation,
     Output,
 )
+from cstorage.cli.quoting import well_formed
 from cstorage.cli.table import find
 from cstorage.cli.wording import FileRefused, describe
 from cstorage.errors import StorageError
@@ -34,9 +35,9 @@ from cstorage.errors import StorageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from cstorage.cli.api import StoreAPI
     from cstorage.cli.command import Command
     from cstorage.cli.goflags import Flag, Outcome, Value
+    from cstorage.store.store import Store
 
 PROGRAM = "cstorage"
 ORIGINAL = "containers-storage"
@@ -155,7 +156,7 @@ class CommandLine:
                 from cstorage.cli.log import show_debug_lines
 
                 show_debug_lines(values)
-            store = _open(values)
+            store = _open(values, f"{self.program} {typed}")
         except (StorageError, OSError) as error:
             self.out.line(f"error initializing: {describe(error)}")
             return FAILED
@@ -241,29 +242,21 @@ class CommandLine:
         return INTERNAL
 
 
-def _open(values: dict[str, Value]) -> StoreAPI:
-    import cstorage
+def _open(values: dict[str, Value], program: str) -> Store:
+    from cstorage.store.opening import open_store
 
-    roots = {"graph": values["graph"], "run": values["run"]}
-    if bool(roots["graph"]) != bool(roots["run"]):
-        found = defaults.load()
-        roots["graph"] = roots["graph"] or found.graph_root
-        roots["run"] = roots["run"] or found.run_root
-    store: StoreAPI = cstorage.open(  # type: ignore[attr-defined,unused-ignore]
-        graph_root=roots["graph"],
-        run_root=roots["run"],
-        driver=values["storage_driver"],
-        driver_options=list(_many(values["storage_opt"])),
-        image_store=values["image_store"],
-        transient=values["transient_store"],
-        reason=values["reason"],
+    options = values["storage_opt"]
+    assert isinstance(options, tuple)
+    return open_store(
+        str(values["graph"]),
+        str(values["run"]),
+        str(values["storage_driver"]),
+        options,
+        image_store=str(values["image_store"]),
+        transient=bool(values["transient_store"]),
+        reason=well_formed(str(values["reason"])),
+        program=program,
     )
-    return store
-
-
-def _many(value: Value) -> tuple[str, ...]:
-    assert isinstance(value, tuple)
-    return value
 
 
 def _load(handler: str) -> Callable[[Invocation], int]:

@@ -40,12 +40,12 @@ def set_names(inv: Invocation) -> int:
     return _change(inv, inv.store.set_names)
 
 
-def _change(inv: Invocation, change: Callable[[str, Sequence[str]], object]) -> int:
+def _change(inv: Invocation, change: Callable[[str, Sequence[str]], Sequence[str]]) -> int:
     """Translate the first argument to an ID, then change the names of what has that ID."""
     item_id = inv.store.lookup(inv.arg(0))
-    change(item_id, [well_formed(name) for name in inv.many("name")])
+    result = change(item_id, [well_formed(name) for name in inv.many("name")])
     if inv.json:
-        inv.out.json(list(inv.store.names(item_id)) or None)
+        inv.out.json(list(result) or None)
     return OK
 
 

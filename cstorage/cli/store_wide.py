@@ -16,7 +16,14 @@ if TYPE_CHECKING:
 
 def status(inv: Invocation) -> int:
     """``status``: the original writes the text to standard error."""
-    return _pairs(inv, inv.store.status())
+    store = inv.store
+    rows = [
+        ("Root", str(store.graph_root)),
+        ("Run Root", str(store.run_root)),
+        ("Driver Name", store.driver_name),
+        ("Driver Options", f"[{' '.join(store.driver_options)}]"),
+    ]
+    return _pairs(inv, [*rows, *store.status()])
 
 
 def version(inv: Invocation) -> int:
