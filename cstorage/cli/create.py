@@ -13,6 +13,7 @@ from cstorage.cli.records import container_document, image_document, layer_docum
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from cstorage.archive.apply import ApplyOptions
     from cstorage.cli.invocation import Invocation
 
 
@@ -59,19 +60,18 @@ def create_storage_layer(inv: Invocation) -> int:
 
 def import_layer(inv: Invocation) -> int:
     """``import-layer``: the file is opened before anything else."""
+    from cstorage.cli.progress import ProgressLine
     from cstorage.cli.streams import source
 
-    with source(inv) as stream:
-        options = _layer_options(inv)
+    with source(inv) as stream, ProgressLine(inv.out) as line:
+        options: ApplyOptions | None = None
         if inv.flag("progress"):
-            from cstorage.cli.progress import ProgressLine
+            from cstorage.archive.apply import ApplyOptions
 
-            with ProgressLine(inv.out) as line:
-                layer = inv.store.import_layer(
-                    stream, names=_names(inv), progress=line.show, **options
-                )
-        else:
-            layer = inv.store.import_layer(stream, names=_names(inv), **options)
+            options = ApplyOptions(progress=line.show)
+        layer = inv.store.import_layer(
+            stream, names=_names(inv), options=options, **_layer_options(inv)
+        )
     if inv.json:
         inv.out.json(layer_document(layer))
         return OK

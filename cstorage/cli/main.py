@@ -96,7 +96,7 @@ class CommandLine:
         trouble: Exception | None = None
         if not defaults.given(values):
             try:
-                values = defaults.merged(values, defaults.load())
+                values = defaults.configured(values)
             except (StorageError, OSError) as error:
                 trouble = error
         typed, *rest = first.rest

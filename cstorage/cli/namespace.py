@@ -10,12 +10,11 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
-from cstorage.cli.idmaps import subordinate_ranges
-from cstorage.cli.wording import log_line
+from cstorage.cli.wording import describe, log_line
 from cstorage.errors import StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 _CLONE_NEWNS = 0x00020000
 _CLONE_NEWUSER = 0x10000000
@@ -92,7 +91,7 @@ def _child(work: Callable[[], int], ready: int, go: int, ids: tuple[int, int]) -
     except BrokenPipeError:
         return 141
     except (StorageError, OSError) as error:
-        os.write(2, f"{error}\n".encode("utf-8", "surrogateescape"))
+        os.write(2, f"{describe(error)}\n".encode("utf-8", "surrogateescape"))
         return 1
     except BaseException:
         os.write(2, traceback.format_exc().encode("utf-8", "surrogateescape"))
@@ -124,9 +123,11 @@ def _spans(kind: str, own: int) -> list[_Span]:
     return spans
 
 
-def _subordinate(kind: str) -> list[tuple[int, int]]:
+def _subordinate(kind: str) -> Sequence[tuple[int, int]]:
     """The caller's subordinate ranges; none is worth a warning, not an error."""
     import pwd
+
+    from cstorage import idmap
 
     path = f"/etc/sub{kind}"
     uid = os.geteuid()
@@ -134,12 +135,12 @@ def _subordinate(kind: str) -> list[tuple[int, int]]:
         user = pwd.getpwuid(uid).pw_name
     except KeyError:
         user = str(uid)
+    found: Sequence[tuple[int, int]] = ()
     try:
         with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            found = subordinate_ranges(file, path, {user, str(uid)})
+            found = idmap.subordinate_ranges(file.read(), user, uid, path=path)
     except (OSError, StorageError) as error:
-        _warn(f"Reading allowed ID mappings: {error}")
-        found = []
+        _warn(f"Reading allowed ID mappings: {describe(error)}")
     if not found:
         _warn(f'Found no {kind.upper()} ranges set aside for user "{user}" in {path}.')
     return found

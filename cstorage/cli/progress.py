@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from cstorage.archive.apply import Progress
     from cstorage.cli.invocation import Output
 
 _INTERVAL_S = 0.2
@@ -20,10 +21,12 @@ class ProgressLine:
         self._text = ""
         self._shown = ""
 
-    def show(self, progress: Any) -> None:
-        """Take a report of the archive reader: any named tuple of numbers."""
-        fields = progress._asdict()
-        self._text = ", ".join(f"{name} {value}" for name, value in fields.items())
+    def show(self, progress: Progress) -> None:
+        """Take a report of the archive reader."""
+        self._text = (
+            f"{progress.compressed_bytes} bytes read, {progress.uncompressed_bytes} unpacked, "
+            f"{progress.entries} entries"
+        )
         now = monotonic()
         if now >= self._next:
             self._next = now + _INTERVAL_S

@@ -103,7 +103,7 @@ def _failed(inv: Invocation, text: str, *, quiet: bool) -> int:
 
 def config(inv: Invocation) -> int:
     """``config``: the configuration, not what flags made of it."""
-    from cstorage.cli import defaults
+    from cstorage.config import load, to_json
 
-    inv.out.json(defaults.document(defaults.load()))
+    inv.out.line(to_json(load()))
     return OK
