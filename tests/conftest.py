@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,8 +11,8 @@ import pytest
 TOP = Path(__file__).resolve().parent.parent
 
 # Helper modules stand beside the tests that use them.
-for _folder in ("conformance", "end_to_end"):
-    sys.path.insert(0, str(TOP / "tests" / _folder))
+for _folder in ("conformance", "end_to_end", "."):
+    sys.path.append(str(TOP / "tests" / _folder))
 
 _START = (
     "import sys; sys.argv[0] = {name!r}; from cstorage.cli.{module} import main; sys.exit(main())"
@@ -64,19 +63,12 @@ def clean_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str
     }
 
 
-def unmount_below(folder: Path) -> None:
-    """Takes down every mount below a folder, newest first."""
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
-        points = [line.split(" ")[4].encode().decode("unicode_escape") for line in table]
-    for point in reversed(points):
-        if point.startswith(f"{folder}/"):
-            subprocess.run(["umount", "-l", point], check=False, capture_output=True)
-
-
 @pytest.fixture(autouse=True)
 def _no_mount_left_behind(request: pytest.FixtureRequest) -> object:
     """Temporary folders must be removable even after a test that failed half-way."""
     folder = request.getfixturevalue("tmp_path") if "tmp_path" in request.fixturenames else None
     yield
     if folder is not None and os.getuid() == 0:
+        from mounts import unmount_below
+
         unmount_below(folder)

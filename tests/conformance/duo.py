@@ -84,7 +84,7 @@ class Side:
     ) -> None:
         self.label = label
         self.command = list(command)
-        # Usage texts are padded by the length of the roots, so the folders' names are of one length.
+        # Usage texts are padded by the length of the roots: folders with names of one length.
         self.graph = base / f"{label:_<8}" / "graph"
         self.run_root = base / f"{label:_<8}" / "run"
         self.driver = driver
