@@ -57,7 +57,6 @@ if TYPE_CHECKING:
 
     from cstorage.archive.apply import ApplyOptions
     from cstorage.archive.compression import ByteSink, ByteSource
-
     from cstorage.model import Change, DiffSummary
 
 StrPath = str | os.PathLike[str]
@@ -169,6 +168,9 @@ class GraphDriver(Protocol):
     @property
     def can_shift_ids(self) -> bool:
         """Whether mounts can apply ID maps, so that layers are stored with host IDs."""
+
+    def can_shift(self, maps: IDMaps, /) -> bool:
+        """Whether mounts can apply these maps."""
 
     @property
     def stages_content(self) -> bool:

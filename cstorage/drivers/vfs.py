@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
     from cstorage.archive.apply import ApplyOptions
     from cstorage.archive.compression import ByteSink, ByteSource
-
     from cstorage.model import Change, DiffSummary, IDMaps
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -62,6 +61,9 @@ class VfsDriver:
 
     @property
     def can_shift_ids(self) -> bool:
+        return False
+
+    def can_shift(self, _maps: IDMaps, /) -> bool:
         return False
 
     @property
@@ -108,9 +110,16 @@ class VfsDriver:
             return
         from cstorage.drivers.copytree import TreeCopier
 
+        owners = None
+        if plan.maps != plan.parent_maps:
+            from cstorage.drivers.chown import Owners
+            from cstorage.idmap import root_pair
+
+            root_pair(plan.maps)  # a map that cannot express the container's root is an error
+            owners = Owners(plan.parent_maps, plan.maps)
         origin = os.open(source, _DIRECTORY | os.O_NOFOLLOW)
         try:
-            TreeCopier().copy(origin, root)
+            TreeCopier(owners).copy(origin, root)
         finally:
             os.close(origin)
 
