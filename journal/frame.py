@@ -191,7 +191,7 @@ class Run(NamedTuple):
     frames: int
 
 
-def parse(  # noqa: PLR0917 - the hot path of every reader
+def parse(
     buffer: bytes,
     base: int,
     segment: int,

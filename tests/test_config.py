@@ -260,7 +260,7 @@ def test_paths_are_expanded_uid_first_then_variables_then_links(scene: Scene) ->
 
 def test_a_split_image_store_must_differ_from_the_graph_root(scene: Scene) -> None:
     scene.put("etc/storage.conf", '[storage]\ngraphroot = "/g"\nimagestore = "/g"\n')
-    with pytest.raises(ConfigError, match="^imagestore /g must "):
+    with pytest.raises(ConfigError, match=r"^imagestore /g must "):
         scene.load()
 
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cstorage.archive.compression import ByteSink
-
     from cstorage.model import Change, IDMaps
 
 
@@ -35,4 +34,4 @@ def write(old: int | None, new: int, sink: ByteSink, maps: IDMaps, parent_maps: 
     if old is None:
         write_tree(new, sink, maps=maps)
     else:
-        write_changes(old, new, changes(old, new, maps, parent_maps), sink, maps=maps)
+        write_changes(new, changes(old, new, maps, parent_maps), sink, maps=maps)

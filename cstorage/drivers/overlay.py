@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 
     from cstorage.archive.apply import ApplyOptions
     from cstorage.archive.compression import ByteSink, ByteSource
-
     from cstorage.drivers.mountapi import OverlayMount
     from cstorage.drivers.probe import Probe
     from cstorage.model import Change, DiffSummary, IDMaps
@@ -243,6 +242,11 @@ class OverlayDriver:
 
     def layers(self) -> list[str]:
         return sorted({layer.id for layer in self.homes.own_layers()})
+
+    def content_root(self, layer_id: str) -> str:
+        """Path of the layer's own upper directory, "" if it has none here."""
+        found = self.homes.find(layer_id)
+        return found.diff if found is not None else ""
 
     def _own_layer(self, layer_id: str) -> layout.LayerDir:
         found = self.homes.get(layer_id)

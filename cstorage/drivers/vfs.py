@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
     from cstorage.archive.apply import ApplyOptions
     from cstorage.archive.compression import ByteSink, ByteSource
-
     from cstorage.model import Change, DiffSummary, IDMaps
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -207,6 +206,10 @@ class VfsDriver:
 
     def exists(self, layer_id: str) -> bool:
         return self._find(layer_id) is not None
+
+    def content_root(self, layer_id: str) -> str:
+        """Path of the layer's tree, "" if it has none here."""
+        return self._find(layer_id) or ""
 
     def layers(self) -> list[str]:
         found: set[str] = set()
