@@ -94,7 +94,11 @@ def test_a_name_moves_from_its_holder_without_complaint():
 
 def test_id_beats_name_beats_unique_prefix():
     state = replay(
-        layer("aaa111"), layer("aaa222", names=("aaa",)), layer("bbb"), layer("bbbccc"), layer("x y")
+        layer("aaa111"),
+        layer("aaa222", names=("aaa",)),
+        layer("bbb"),
+        layer("bbbccc"),
+        layer("x y"),
     )
     assert state.resolve(Kind.LAYER, "aaa") == "aaa222"
     assert state.resolve(Kind.LAYER, "aa") is None
