@@ -12,6 +12,7 @@ Rules:
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from pathlib import Path
@@ -74,8 +75,10 @@ class ContentStore:
         """Move the file into ``trash``; a missing file is fine. Writer lock held."""
         try:
             self.path(key).rename(trash / key)
-        except FileNotFoundError:
-            pass
+            self.path(key).parent.rmdir()
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTEMPTY):
+                raise
 
 
 def sync_directory(path: Path) -> None:

@@ -9,19 +9,19 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Iterator
-from hashlib import sha256
 from typing import Any, Protocol
 
 from cstorage.model import Container, Digest, Image, Kind, Layer
 from cstorage.state import keys, values
+from journal.digest import record_number
 
 
 class Table(Protocol):
     """An immutable sorted table of encoded entries: what a snapshot offers."""
 
     @property
-    def digest(self) -> int:
-        """Sum modulo 2**256 of ``entry_digest`` over the entries."""
+    def digest(self) -> bytes:
+        """The state digest of the entries (``journal.digest``), 32 bytes."""
 
     def get(self, key: bytes) -> bytes | None: ...
 
@@ -32,12 +32,6 @@ class Table(Protocol):
     def __len__(self) -> int: ...
 
 
-def entry_digest(key: bytes, raw: bytes) -> int:
-    """What one entry adds to the state digest (journal-design §3.5)."""
-    return int.from_bytes(sha256(len(key).to_bytes(4, "big") + key + raw).digest(), "big")
-
-
-_DIGEST_MASK = (1 << 256) - 1
 _ABSENT = object()
 
 
@@ -166,20 +160,20 @@ class State:
             if value is not None:
                 yield key, values.encode(value)
 
-    def digest(self) -> int:
-        """Order-free digest of all entries, an integer below 2**256.
+    def digest(self) -> bytes:
+        """Order-free digest of all entries (``journal.digest``), 32 bytes.
 
         Costs the overlay's size: the base brings its own digest.
         """
-        total = self._table.digest if self._table is not None else 0
+        total = int.from_bytes(self._table.digest, "little") if self._table is not None else 0
         for key, value in self._overlay.items():
             if self._table is not None:
                 old = self._table.get(key)
                 if old is not None:
-                    total -= entry_digest(key, old)
+                    total -= record_number(key, old)
             if value is not None:
-                total += entry_digest(key, values.encode(value))
-        return total & _DIGEST_MASK
+                total += record_number(key, values.encode(value))
+        return (total % (1 << 256)).to_bytes(32, "little")
 
     # -- records ---------------------------------------------------------------------------------
 

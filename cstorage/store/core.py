@@ -30,6 +30,7 @@ from cstorage.model import Kind
 from cstorage.state import State, values
 from cstorage.state.reducer import apply
 from cstorage.store.workspace import Intent, Workspace, any_entries, left_over
+from journal.frame import DATA
 
 if TYPE_CHECKING:
     from cstorage.drivers.contract import GraphDriver, Prepared
@@ -109,7 +110,11 @@ class Core:
 
     def _load(self) -> tuple[State, journal_api.Reader]:
         with translated():
-            snapshot = self.journal.snapshots.newest(values.REDUCER_VERSION)
+            snapshot = None
+            if (self.journal_path / "snapshots").is_dir():
+                snapshot = self.journal.snapshots.open_trusted(
+                    schema=ev.SCHEMA, reducer_version=values.REDUCER_VERSION
+                )
             state = State(snapshot)
             reader = self.journal.reader(snapshot.position if snapshot else None)
             return state, reader
@@ -141,7 +146,7 @@ class Core:
                 self._apply_frame(frame)
 
     def _apply_frame(self, frame: Frame) -> None:
-        if frame.kind != journal_api.DATA:
+        if frame.kind != DATA:
             return
         sequence = frame.first_sequence
         for raw in frame.transaction().events:
@@ -181,19 +186,21 @@ class Core:
             self.snapshot()
 
     def snapshot(self) -> Path | None:
-        """Write a snapshot of the current state; ``None`` if there is nothing to write."""
+        """Write a snapshot of the current state and return the folder; ``None`` if it is empty."""
         with self.mutex, translated():
             self._catch_up()
             if not self._reader.position.sequence:
                 return None
-            path = self.journal.snapshots.write(
+            self.journal.snapshots.write(
                 self._state.entries(),
                 position=self._reader.position,
+                schema=ev.SCHEMA,
                 reducer_version=values.REDUCER_VERSION,
                 digest=self._state.digest(),
             )
+            self.journal.snapshots.maintain()
             self._state, self._reader = self._load()
-            return Path(path)
+            return self.journal_path / "snapshots"
 
     @contextmanager
     def work(self) -> Iterator[Workspace]:

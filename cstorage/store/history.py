@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-import journal as journal_api
 from cstorage import events as ev
 from cstorage.events import codec
 from cstorage.model import Kind
 from cstorage.store.core import translated
 from cstorage.store.lookup import any_item
+from journal.frame import DATA
 
 if TYPE_CHECKING:
     from cstorage.store.core import Core
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def entries_of(frame: Frame) -> Iterator[ev.HistoryEntry]:
     """The history entries of one frame; none for control frames."""
-    if frame.kind != journal_api.DATA:
+    if frame.kind != DATA:
         return
     transaction = frame.transaction()
     raw = transaction.actor

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cstorage import events as ev
 from cstorage.errors import DuplicateID, DuplicateName, InvalidDigest, LayerUnknown
-from cstorage.model import Digest, Image, ImageID, Kind, LayerID
+from cstorage.model import BigDataItem, Digest, Image, ImageID, Kind, LayerID
 from cstorage.store import bigdata, diffs, digests, layers, lookup
 from cstorage.store.core import new_id
 from cstorage.store.lookup import go_quote
@@ -72,7 +72,7 @@ def create(core: Core, request: ImageRequest) -> Image:
         if core.state.image(candidate) is None:
             id_ = candidate
 
-    def commit(blobs: tuple[bigdata.BigDataItem, ...]) -> ev.ImageCreated:
+    def commit(blobs: tuple[BigDataItem, ...]) -> ev.ImageCreated:
         return ev.ImageCreated(
             id=ImageID(id_),
             names=tuple(dict.fromkeys(request.names)),

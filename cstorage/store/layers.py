@@ -175,6 +175,31 @@ def create(
     return lookup.layer(core.state, id_)
 
 
+def create_tree(core: Core, request: LayerRequest) -> str:
+    """A driver tree without a record, as ``create-storage-layer`` makes; an existing one is kept.
+
+    Raises ``DriverError`` if the parent's tree does not exist, ``InvalidID``.
+    """
+    id_ = LayerID(request.id) if request.id else new_layer_id(core.state)
+    if core.driver.exists(id_):
+        return id_
+    base = Base(LayerID(request.parent), None, _stored_maps(core, request), IDMaps())
+    with core.work() as work, prepare(core, base, id_, request, work) as prepared:
+        core.driver.make_durable(prepared)
+        work.declare(Intent(core.driver.name, (id_,), ()))
+        with core.transaction() as tx:
+            core.driver.publish(prepared)
+            del tx
+        # The tree has no record by intention: the intent must not outlive its publication.
+        work.settle()
+    return id_
+
+
+def _stored_maps(core: Core, request: LayerRequest) -> IDMaps:
+    wanted = effective(request.maps, IDMaps())
+    return IDMaps() if wanted and core.driver.can_shift_ids else wanted
+
+
 def created(
     tx: Transaction,
     base: Base,

@@ -20,6 +20,7 @@ from cstorage.model import IDMaps, Layer, LayerID
 from cstorage.store import lookup
 from cstorage.store.core import boot_id, translated
 from cstorage.store.lookup import go_quote
+from journal.frame import DATA
 
 if TYPE_CHECKING:
     from cstorage.store.core import Core
@@ -34,7 +35,7 @@ class Mount(NamedTuple):
     """Where a layer is mounted and how many hold it."""
 
     path: str
-    count: int
+    users: int
 
 
 class MountTable:
@@ -69,7 +70,7 @@ class MountTable:
         assert self._reader is not None
         with translated():
             for frame in self._reader.read_new():
-                if frame.kind != journal_api.DATA:
+                if frame.kind != DATA:
                     continue
                 transaction = frame.transaction()
                 if transaction.actor[4] != self._boot:
@@ -93,7 +94,7 @@ class MountTable:
         return self.all().get(layer, Mount("", 0))
 
     def _reopen_for_writing(self) -> None:
-        if self._journal is not None and not self._journal.writable:
+        if self._journal is not None and self._journal.mode != "w":
             self._journal.close()
             self._journal = None
             self._table = {}
@@ -101,7 +102,7 @@ class MountTable:
 
     def _set(self, writer: Writer, layer: str, mount: Mount) -> None:
         writer.commit(
-            [[_COUNT_SET, layer, mount.path, mount.count]],
+            [[_COUNT_SET, layer, mount.path, mount.users]],
             actor=list(self.core.actor()),
             reason="",
             schema=_SCHEMA,
@@ -141,7 +142,7 @@ class MountTable:
                     raise LayerUnknown
                 current = self._table.get(layer.id)
                 if current is not None and self.core.driver.is_mounted(layer.id):
-                    mount = current._replace(count=current.count + 1)
+                    mount = current._replace(users=current.users + 1)
                 else:
                     mount = Mount(str(self.core.driver.mount(layer.id, options)), 1)
                 self._set(writer, layer.id, mount)
@@ -158,8 +159,8 @@ class MountTable:
             with self._journal.writer() as writer:
                 self._catch_up()
                 current = self._table.get(layer)
-                if current is not None and current.count > 1 and not force:
-                    self._set(writer, layer, current._replace(count=current.count - 1))
+                if current is not None and current.users > 1 and not force:
+                    self._set(writer, layer, current._replace(users=current.users - 1))
                     self._catch_up()
                     return True
                 self.core.driver.unmount(layer)
@@ -275,9 +276,9 @@ def mounted(core: Core, table: MountTable, key: str) -> int:
     """How many users the mount of ``key`` has, 0 if the kernel does not know it as mounted."""
     layer = _layer_of(core, key)
     recorded = table.get(layer)
-    if recorded.count and not core.driver.is_mounted(layer):
+    if recorded.users and not core.driver.is_mounted(layer):
         return 0
-    return recorded.count
+    return recorded.users
 
 
 def shutdown(core: Core, table: MountTable, force: bool = False) -> list[LayerID]:

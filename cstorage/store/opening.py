@@ -37,9 +37,9 @@ def open_store(
     ``IncompleteOptions``, ``ConfigError``, ``DriverError``, ``StoreDamaged``, ``StoreIsReadOnly``.
     """
     if not (graph_root or run_root or driver or driver_options):
-        from cstorage.config import load_default_options
+        from cstorage.config import load
 
-        defaults = load_default_options()
+        defaults = load()
         graph_root, run_root = defaults.graph_root, defaults.run_root
         driver, driver_options = defaults.driver, defaults.driver_options
         driver_priority = driver_priority or defaults.driver_priority
@@ -48,9 +48,9 @@ def open_store(
     elif not (graph_root or run_root):
         raise IncompleteOptions("no storage runroot or graphroot specified")
     elif not (graph_root and run_root):
-        from cstorage.config import load_default_options
+        from cstorage.config import load
 
-        defaults = load_default_options()
+        defaults = load()
         graph_root = graph_root or defaults.graph_root
         run_root = run_root or defaults.run_root
     graph, run = Path(os.path.abspath(graph_root)), Path(os.path.abspath(run_root))
@@ -106,7 +106,7 @@ def _open_core(location: Location, driver: object) -> Core:
     with translated():
         if exists or location.read_only:
             journal = _open_existing(folder, location.read_only)
-            if not journal.writable:
+            if journal.mode != "w":
                 location = location._replace(read_only=True)
         else:
             driver_folder = location.graph_root / f"{graph_driver.name}-layers" / "layers.json"

@@ -40,6 +40,7 @@ from cstorage.store.mapping import MapOptions
 if TYPE_CHECKING:
     from cstorage.archive.apply import ApplyOptions
     from cstorage.archive.compression import ByteSink, ByteSource
+    from cstorage.store.checking import CheckOptions, Report
     from cstorage.store.core import Core
     from cstorage.store.mounts import MountTable
 
@@ -334,6 +335,21 @@ class Store:
         """IDs of all trees that the driver has, recorded or not, sorted."""
         return self._core.driver.layers()
 
+    def create_storage_layer(
+        self,
+        id: str = "",
+        parent: str = "",
+        *,
+        writable: bool = True,
+        mount_label: str = "",
+        maps: MapOptions = MapOptions(),
+    ) -> str:
+        """A driver tree without a record; ``parent`` is a tree's exact ID. Returns its ID."""
+        request = layers.LayerRequest(
+            id=id, parent=parent, writable=writable, mount_label=mount_label, maps=maps
+        )
+        return layers.create_tree(self._core, request)
+
     # -- images and containers -------------------------------------------------------------------
 
     def create_image(
@@ -463,7 +479,7 @@ class Store:
     def mount_path(self, layer_id: str) -> str:
         """Where the layer is mounted, "" if it is not."""
         recorded = self._mounts.get(layer_id)
-        if recorded.count and self._core.driver.is_mounted(layer_id):
+        if recorded.users and self._core.driver.is_mounted(layer_id):
             return recorded.path
         return ""
 
@@ -555,6 +571,35 @@ class Store:
 
     def from_container_run_directory(self, key: str, file: str) -> bytes:
         return directories.read_file(self.container_run_directory(key), file)
+
+    # -- maintenance -----------------------------------------------------------------------------
+
+    def check(self, options: CheckOptions | None = None) -> Report:
+        """Compare everything with what was recorded; ``None`` looks at all but trees' contents."""
+        from cstorage.store import checking
+
+        return checking.check(self._core, options or checking.CHECK_MOST)
+
+    def repair(self, report: Report, remove_containers: bool = True) -> list[Exception]:
+        """Delete what ``report`` found damaged; returns the refusals. See ``checking.repair``."""
+        from cstorage.store import checking
+
+        return checking.repair(self._core, report, remove_containers)
+
+    def garbage_collect(self) -> None:
+        """Remove driver trees, content and data directories that no record owns."""
+        from cstorage.store import checking
+
+        checking.collect(self._core)
+
+    def dedup(self, method: str = "crc") -> int:
+        """Share equal files' extents among the layers of images; bytes that are duplicates.
+
+        ``method``: ``crc``, ``size`` or ``sha256``. 0 where the file system cannot share.
+        """
+        from cstorage.store import dedup
+
+        return dedup.dedup(self._core, method)
 
     # -- journal ---------------------------------------------------------------------------------
 

@@ -70,6 +70,10 @@ class Workspace:
         sync_directory(self.path)
         sync_directory(self.path.parent)
 
+    def settle(self) -> None:
+        """Forget the intent: what it listed is where it belongs."""
+        (self.path / "intent").unlink(missing_ok=True)
+
     def put(self, key: str, data: bytes) -> Path:
         """Write and sync a content file named ``key`` into the folder."""
         path = self.path / f"content-{key}"

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from cstorage import events as ev
 from cstorage.events import codec
 from cstorage.model import BigDataItem, DiffSummary, IDMaps, Kind
-from cstorage.state import State, entry_digest, values
+from cstorage.state import State, values
 from cstorage.state.reducer import ReplayError, apply
+from journal.digest import StateDigest
 
 HEX = "ab" * 32
 
@@ -24,7 +25,10 @@ class SortedTable:
         self.entries = entries
         self.keys = [key for key, _ in entries]
         assert self.keys == sorted(self.keys)
-        self.digest = sum(entry_digest(k, v) for k, v in entries) % 2**256
+        digest = StateDigest()
+        for key, value in entries:
+            digest.add(key, value)
+        self.digest = digest.value()
 
     def get(self, key: bytes) -> bytes | None:
         at = bisect_left(self.keys, key)

@@ -1,0 +1,343 @@
+"""One pass over a layer archive: decode, hash, record, and build the tree, on several threads.
+
+    source ─ decode ahead ─┬─ digests of the stream
+                           └─ members ─ tree (caller's thread)
+                                  └─ digests of files, manifest
+
+Rules of this module:
+
+* The source is read to its end, so trailing bytes are part of the digests and of the recipe (§6.1).
+* Every thread sees the same chunks, which nobody changes; memory is bounded by the queues.
+* Nothing is decided by the order in which threads finish: recipe, manifest and summary depend on
+  the archive alone.
+* On any error all threads are stopped and the error is raised; the caller discards the tree.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from typing import Any, BinaryIO
+
+from cstorage.archive import header as tar
+from cstorage.archive.compression import ByteSource, Decompressor
+from cstorage.archive.extract import Extractor
+from cstorage.archive.manifest import ManifestWriter
+from cstorage.archive.options import ApplyOptions, Limits, Progress
+from cstorage.archive.reader import Member, TarReader, shown
+from cstorage.archive.recipe import RecipeWriter, crc64
+from cstorage.archive.threads import Consumer, Producer
+from cstorage.errors import ArchiveLimitExceeded
+from cstorage.model import Compression, DiffSummary, Digest
+
+_CHUNK = 1 << 19  # decoded bytes handed around at a time
+_DEPTH = 8  # chunks decoded ahead
+_FILES_DEPTH = 2048  # members waiting for their digest
+_RATIO_FLOOR = 16 << 20
+_SHA256 = "sha256:"
+
+
+class _ContentStream:
+    """Content on its way: to the file, its CRC, and the file-digest thread."""
+
+    def __init__(self, reader: TarReader, files: Consumer | None, recipe: bool) -> None:
+        self._reader = reader
+        self._files = files
+        self._recipe = recipe
+        self.crc = 0
+        self.parts: list[Any] = []
+
+    def __call__(self, fd: int, member: Member) -> None:
+        """Write the member's content to ``fd`` (an ``Extractor``'s ``write_content``)."""
+        if member.sparse is not None:
+            self._sparse(fd, member)
+            return
+        view = self._reader.whole()
+        if view is not None:
+            _write(fd, view)
+            if self._recipe:
+                self.crc = crc64(view)
+            self.parts.append(view)
+            return
+        crc = 0
+        for view in self._reader.views():
+            _write(fd, view)
+            if self._recipe:
+                crc = crc64(view, crc)
+            self._hand_over(view)
+        self.crc = crc
+
+    def _hand_over(self, view: memoryview) -> None:
+        """Digest a large file piecemeal, so that its pieces need not be kept."""
+        if self._files is not None:
+            self._files.put(view)
+
+    def _sparse(self, fd: int, member: Member) -> None:
+        os.ftruncate(fd, member.size)
+        end = 0
+        for offset, length in member.sparse or ():
+            self._hole(offset - end)
+            at = offset
+            for view in self._reader.views(length):
+                os.lseek(fd, at, os.SEEK_SET)
+                _write(fd, view)
+                at += len(view)
+                self._hand_over(view)
+            end = offset + length
+        self._hole(member.size - end)
+
+    def _hole(self, size: int) -> None:
+        if self._files is not None and size:
+            self._files.put(size)
+
+
+def _write(fd: int, view: memoryview) -> None:
+    written = os.write(fd, view)
+    while written < len(view):
+        view = view[written:]
+        written = os.write(fd, view)
+
+
+class _FileDigests:
+    """Runs on its own thread: hashes contents and writes the manifest, in archive order."""
+
+    def __init__(self, manifest: BinaryIO) -> None:
+        self.writer = ManifestWriter(manifest)
+        self._running: Any = None
+        self._zeros = memoryview(bytes(1 << 16))
+
+    def __call__(self, item: Any) -> None:
+        if isinstance(item, tuple):
+            record, parts = item
+            digest = b""
+            if record[2] == tar.REGTYPE and not record[0]:
+                hasher = self._running or hashlib.sha256()
+                self._running = None
+                for part in parts:
+                    hasher.update(part)
+                digest = hasher.digest()
+            self.writer.add((*record, digest))
+            return
+        if self._running is None:
+            self._running = hashlib.sha256()
+        if isinstance(item, int):  # a hole
+            while item > 0:
+                piece = min(item, len(self._zeros))
+                self._running.update(self._zeros[:piece])
+                item -= piece
+        else:
+            self._running.update(item)
+
+
+def apply_layer(
+    source: ByteSource,
+    root_fd: int,
+    options: ApplyOptions,
+    *,
+    recipe: BinaryIO | None = None,
+    manifest: BinaryIO | None = None,
+) -> DiffSummary:
+    """Apply the archive in ``source`` (compressed or not) to the directory ``root_fd``.
+
+    Writes the tar-split recipe to ``recipe`` and the per-file manifest to ``manifest`` if given.
+    Returns what is recorded about the archive, ``recipe`` and ``manifest`` keys left empty.
+
+    Raises ``ArchiveError`` and its subclasses for the archive's faults, ``OSError`` for the
+    machine's. After an error the tree is in an undefined state.
+    """
+    run = _Run(source, root_fd, options, recipe, manifest)
+    try:
+        return run.work()
+    finally:
+        run.close()
+
+
+class _Run:
+    def __init__(
+        self,
+        source: ByteSource,
+        root_fd: int,
+        options: ApplyOptions,
+        recipe: BinaryIO | None,
+        manifest: BinaryIO | None,
+    ) -> None:
+        self._options = options
+        self._limits: Limits = options.limits
+        self._hash_raw = not options.original_digest.startswith(_SHA256)
+        self._stages: list[Consumer | Producer] = []
+        self._raw_hash = hashlib.sha256()
+        self._hash = hashlib.sha256()
+        self._digests = Consumer(self._digest, _DEPTH, "archive-digest")
+        self._stages.append(self._digests)
+        self._extractor: Extractor | None = None
+        self._recipe = RecipeWriter(recipe) if recipe is not None else None
+        self._file_digests: _FileDigests | None = None
+        self._files: Consumer | None = None
+        self._expanded = 0
+        try:
+            self._decoder = Decompressor(source, self._on_raw if self._hash_raw else None)
+            plain = self._decoder.compression == Compression.NONE
+            self._hash_decoded = not plain and not options.uncompressed_digest.startswith(_SHA256)
+            if manifest is not None:
+                self._file_digests = _FileDigests(manifest)
+                self._files = Consumer(self._file_digests, _FILES_DEPTH, "archive-files")
+                self._stages.append(self._files)
+            self._ahead = Producer(self._decode, _DEPTH, "archive-decode")
+            self._stages.append(self._ahead)
+            self._reader = TarReader(self._next_chunk)
+            self._content = _ContentStream(self._reader, self._files, self._recipe is not None)
+            self._extractor = Extractor(root_fd, options, self._content)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        for stage in reversed(self._stages):
+            stage.close()
+        if self._extractor is not None:
+            self._extractor.close()
+            self._extractor = None
+
+    # -- stages --------------------------------------------------------------------------------
+
+    def _on_raw(self, data: bytes) -> None:
+        self._digests.put((self._raw_hash, data))
+
+    def _decode(self) -> bytes:
+        data = self._decoder.read(_CHUNK)
+        if data and self._hash_decoded:
+            self._digests.put((self._hash, data))
+        return data
+
+    @staticmethod
+    def _digest(item: tuple[Any, bytes]) -> None:
+        item[0].update(item[1])
+
+    def _next_chunk(self) -> bytes:
+        chunk = self._ahead.next()
+        if not chunk:
+            return chunk
+        limits = self._limits
+        total = self._reader.consumed + len(chunk)
+        if limits.max_bytes and total > limits.max_bytes:
+            raise ArchiveLimitExceeded(
+                f"the archive has more than {limits.max_bytes} bytes",
+                hint="raise --max-bytes if this archive is trusted",
+            )
+        if limits.max_ratio and total > _RATIO_FLOOR:
+            received = self._decoder.raw_size
+            if total > received * limits.max_ratio:
+                raise ArchiveLimitExceeded(
+                    f"the archive expands more than {limits.max_ratio} times "
+                    f"({received} bytes to {total} or more)"
+                )
+        if self._options.progress is not None:
+            entries = self._extractor.entries if self._extractor is not None else 0
+            self._options.progress(Progress(self._decoder.raw_size, total, entries))
+        return chunk
+
+    # -- the pass ------------------------------------------------------------------------------
+
+    def work(self) -> DiffSummary:
+        extractor = self._extractor
+        assert extractor is not None
+        uids: set[int] = set()
+        gids: set[int] = set()
+        reader, content, recipe, files = self._reader, self._content, self._recipe, self._files
+        max_bytes = self._limits.max_bytes
+        while (member := reader.next()) is not None:
+            content.crc = 0
+            content.parts = []
+            if recipe is not None:
+                recipe.segment(member.segment)
+            if member.sparse is not None and max_bytes:
+                self._expanded += member.size
+                if self._expanded > max_bytes:
+                    raise ArchiveLimitExceeded(
+                        f"{shown(member.name)}: sparse files of more than {max_bytes} bytes"
+                    )
+            if member.sparse is not None and recipe is not None:
+                self._keep_sparse(member, recipe)
+            path, mark = extractor.add(member)
+            if b".wh." not in member.name or not _base(member.name).startswith(b".wh."):
+                uids.add(member.uid & 0xFFFFFFFF)
+                gids.add(member.gid & 0xFFFFFFFF)
+            if recipe is not None and member.sparse is None:
+                self._record(member, mark, recipe)
+            if files is not None and mark >= 0:
+                regular = member.type == tar.REGTYPE and not mark
+                files.put((
+                    (
+                        mark, path, member.type, member.mode, member.uid, member.gid,
+                        member.size if regular else 0, member.mtime_ns,
+                        member.linkname, member.devmajor, member.devminor, member.xattrs or (),
+                    ),
+                    content.parts,
+                ))  # fmt: skip
+        first = True
+        for piece in reader.trailer():
+            if recipe is not None and (piece or first):
+                recipe.segment(piece)
+            first = False
+        size = extractor.finish()
+        for stage in (self._digests, files):
+            if stage is not None:
+                stage.finish()
+        if recipe is not None:
+            recipe.close()
+        if self._file_digests is not None:
+            self._file_digests.writer.close()
+        return self._summary(uids, gids, extractor.entries, size)
+
+    def _record(self, member: Member, mark: int, recipe: RecipeWriter) -> None:
+        """The recipe's entry for a member; content that is not on disk goes into the recipe."""
+        if not member.stored:
+            recipe.file(member.name)
+        elif mark == 0 and member.type == tar.REGTYPE:
+            recipe.file(member.name, member.stored, self._content.crc)
+        else:
+            recipe.file(member.name)
+            for view in self._reader.views():
+                recipe.segment(view)
+
+    def _keep_sparse(self, member: Member, recipe: RecipeWriter) -> None:
+        """A sparse member: its compact content goes into the recipe while it is being read."""
+        recipe.file(member.name)
+        if member.sparse_map:
+            recipe.segment(member.sparse_map)
+        self._reader.tap(recipe.segment)
+
+    def _summary(
+        self, uids: set[int], gids: set[int], entries: int, content_size: int
+    ) -> DiffSummary:
+        """Semantics §2.9: trusted digests and sizes, else what was computed."""
+        options = self._options
+        compression = self._decoder.compression
+        compressed = (
+            _SHA256 + self._raw_hash.hexdigest() if self._hash_raw else options.original_digest
+        )
+        if options.uncompressed_digest.startswith(_SHA256):
+            uncompressed = options.uncompressed_digest
+        elif compression == Compression.NONE:
+            uncompressed = compressed
+        else:
+            uncompressed = _SHA256 + self._hash.hexdigest()
+        given = options.original_digest and options.original_size is not None
+        return DiffSummary(
+            compressed_digest=Digest(compressed),
+            compressed_size=(options.original_size or 0) if given else self._decoder.raw_size,
+            uncompressed_digest=Digest(uncompressed),
+            uncompressed_size=self._reader.consumed,
+            compression=compression,
+            uids=tuple(sorted(uids)),
+            gids=tuple(sorted(gids)),
+            entries=entries,
+            content_size=content_size,
+        )
+
+
+def _base(name: bytes) -> bytes:
+    return name.rstrip(b"/").rpartition(b"/")[2]
+
+
+__all__ = ["ApplyOptions", "Limits", "Progress", "apply_layer"]

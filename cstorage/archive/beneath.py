@@ -1,0 +1,250 @@
+"""System calls that cannot leave a directory.
+
+Rules of this module:
+
+* A path is raw bytes, relative to an open directory (``root_fd``), and is resolved as if that
+  directory were ``/``: absolute symlinks and ``..`` stay inside it (``openat2`` with
+  ``RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS``; kernels without it get a component-wise walk that
+  interprets symlinks itself). Nothing is ever resolved through a path string of the host.
+* The last component of what is removed or described is never followed.
+* Attributes of things that cannot be opened (links, devices, pipes) are reached through
+  ``/proc/self/fd/<descriptor>``, which names exactly the inode the descriptor holds.
+
+Descriptors passed in are never closed here; descriptors returned belong to the caller.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import stat
+from typing import Any
+
+RESOLVE_NO_MAGICLINKS = 0x02
+RESOLVE_IN_ROOT = 0x10
+_SYS_OPENAT2 = 437  # the same number on every architecture (it is newer than their unification)
+_SYMLINKS_MAX = 40  # the kernel's own bound on links followed in one resolution
+_DEEP = 48  # descriptors held at once while removing a tree
+
+DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+class _OpenHow(ctypes.Structure):
+    _fields_ = (
+        ("flags", ctypes.c_uint64),
+        ("mode", ctypes.c_uint64),
+        ("resolve", ctypes.c_uint64),
+    )
+
+
+_libc: Any = None
+_openat2_missing = False
+
+
+def _openat2(root_fd: int, path: bytes, flags: int, mode: int) -> int:
+    global _libc  # noqa: PLW0603
+    if _libc is None:
+        _libc = ctypes.CDLL(None, use_errno=True)
+    how = _OpenHow(flags | os.O_CLOEXEC, mode, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
+    while True:
+        fd = _libc.syscall(
+            ctypes.c_long(_SYS_OPENAT2),
+            ctypes.c_int(root_fd),
+            ctypes.c_char_p(path),
+            ctypes.byref(how),
+            ctypes.c_size_t(ctypes.sizeof(how)),
+        )
+        if fd >= 0:
+            return int(fd)
+        code = ctypes.get_errno()
+        # EAGAIN: the tree was renamed while "..” was being walked; the kernel asks for a retry.
+        if code not in (errno.EINTR, errno.EAGAIN):
+            raise OSError(code, os.strerror(code), path)
+
+
+def open_in_root(root_fd: int, path: bytes, flags: int, mode: int = 0) -> int:
+    """Open ``path`` as if ``root_fd`` were ``/``; returns a new descriptor.
+
+    An empty path or ``.`` is the root itself. ``mode`` counts only with ``O_CREAT``.
+    Raises ``OSError`` as ``open`` does (``ENOENT``, ``ENOTDIR``, ``ELOOP``…).
+    """
+    global _openat2_missing  # noqa: PLW0603
+    if b"\0" in path:
+        raise OSError(errno.EINVAL, "path contains a NUL byte", path)
+    if not _openat2_missing:
+        try:
+            return _openat2(root_fd, path or b".", flags, mode if flags & os.O_CREAT else 0)
+        except OSError as error:
+            # EPERM is what old container sandboxes answer to calls they do not know.
+            if error.errno not in (errno.ENOSYS, errno.EPERM) or _openat2_works():
+                raise
+            _openat2_missing = True
+    return walk_in_root(root_fd, path, flags, mode)
+
+
+def _openat2_works() -> bool:
+    fd = os.open("/", DIRECTORY)
+    try:
+        os.close(_openat2(fd, b".", DIRECTORY, 0))
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+    return True
+
+
+def walk_in_root(root_fd: int, path: bytes, flags: int, mode: int = 0) -> int:
+    """What ``open_in_root`` does on kernels without ``openat2``: one component at a time.
+
+    Each component is opened with ``O_NOFOLLOW`` from the descriptor of the one before; symlinks
+    are read from their own descriptor and their text is put in front of what is left to walk.
+    ``..`` goes back along the descriptors already held, never through the kernel, so a directory
+    moved meanwhile cannot lead outside.
+    """
+    todo = [part for part in reversed(path.split(b"/")) if part not in (b"", b".")]
+    held = [os.open(b".", DIRECTORY, dir_fd=root_fd)]
+    links = 0
+    try:
+        while True:
+            if not todo:
+                return os.open(b".", flags | os.O_CLOEXEC, dir_fd=held[-1])
+            part = todo.pop()
+            if part == b"..":
+                if len(held) > 1:
+                    os.close(held.pop())
+                continue
+            if not todo and flags & os.O_CREAT:
+                # Creating: the component must not be a link at all, as O_EXCL demands anyway.
+                return os.open(part, flags | os.O_NOFOLLOW | os.O_CLOEXEC, mode, dir_fd=held[-1])
+            fd = os.open(part, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=held[-1])
+            kind = stat.S_IFMT(os.fstat(fd).st_mode)
+            if kind == stat.S_IFLNK and (todo or not flags & os.O_NOFOLLOW):
+                try:
+                    target = os.readlink(b"", dir_fd=fd)
+                finally:
+                    os.close(fd)
+                links += 1
+                if links > _SYMLINKS_MAX:
+                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+                if target.startswith(b"/"):
+                    while len(held) > 1:
+                        os.close(held.pop())
+                todo += [p for p in reversed(target.split(b"/")) if p not in (b"", b".")]
+            elif kind == stat.S_IFDIR:
+                held.append(fd)
+            else:
+                os.close(fd)
+                if todo:
+                    raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
+                return os.open(part, flags | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=held[-1])
+    finally:
+        for fd in held:
+            os.close(fd)
+
+
+def open_payload_in_root(root_fd: int, path: bytes) -> int:
+    """Open a regular file for reading, resolved in the root; never blocks on a pipe or device.
+
+    Raises ``OSError`` with ``EINVAL`` if it is not a regular file.
+    """
+    fd = open_in_root(root_fd, path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "not a regular file", path)
+    return fd
+
+
+def stat_in(dir_fd: int, name: bytes) -> os.stat_result | None:
+    """``lstat`` of a directory's entry, ``None`` if there is none."""
+    try:
+        return os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def descriptor_path(fd: int, name: bytes = b"") -> bytes:
+    """A path that names what ``fd`` holds, or its entry ``name``, without resolving anything."""
+    return b"/proc/self/fd/%d/%s" % (fd, name) if name else b"/proc/self/fd/%d" % fd
+
+
+def remove_in(dir_fd: int, name: bytes) -> None:
+    """Remove an entry and everything below it; a symlink is removed, never followed.
+
+    A missing entry is fine. Depth is not bounded by descriptors: directories deeper than
+    ``_DEEP`` levels are first moved up next to the top and removed from there.
+    """
+    try:
+        os.unlink(name, dir_fd=dir_fd)
+        return
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        if error.errno not in (errno.EISDIR, errno.EPERM):
+            raise
+    top = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
+    try:
+        _empty(top)
+    finally:
+        os.close(top)
+    os.rmdir(name, dir_fd=dir_fd)
+
+
+def _empty(top: int) -> None:
+    """Remove everything in the directory ``top``."""
+    moved = 0
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    while True:
+        # (descriptor, name in its parent, names still to remove)
+        stack = [(top, b"", list_names(top))]
+        try:
+            while True:
+                fd, own, names = stack[-1]
+                if not names:
+                    if len(stack) == 1:
+                        break
+                    stack.pop()
+                    os.close(fd)
+                    os.rmdir(own, dir_fd=stack[-1][0])
+                    continue
+                name = names.pop()
+                try:
+                    os.unlink(name, dir_fd=fd)
+                    continue
+                except FileNotFoundError:
+                    continue
+                except OSError as error:
+                    if error.errno not in (errno.EISDIR, errno.EPERM):
+                        raise
+                if len(stack) >= _DEEP:
+                    moved += 1
+                    os.rename(name, b".cstorage-deep-%d" % moved, src_dir_fd=fd, dst_dir_fd=top)
+                    continue
+                child = os.open(name, flags, dir_fd=fd)
+                stack.append((child, name, list_names(child)))
+        finally:
+            for fd, _, _ in stack[1:]:
+                os.close(fd)
+        if not list_names(top):
+            return
+
+
+def list_names(dir_fd: int) -> list[bytes]:
+    """Names in an open directory, raw bytes, sorted; the descriptor's own position is untouched."""
+    fd = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=dir_fd)
+    try:
+        return sorted(os.fsencode(name) for name in os.listdir(fd))
+    finally:
+        os.close(fd)
+
+
+def get_xattr(path: bytes | int, name: str, *, follow: bool = False) -> bytes | None:
+    """Value of an extended attribute; ``None`` if it is absent or the file system has none."""
+    try:
+        if isinstance(path, int):
+            return os.getxattr(path, name)
+        return os.getxattr(path, name, follow_symlinks=follow)
+    except OSError as error:
+        if error.errno in (errno.ENODATA, errno.ENOTSUP, errno.EPERM, errno.ENOENT):
+            return None
+        raise

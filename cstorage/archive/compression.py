@@ -1,0 +1,384 @@
+"""Compressions of layer archives: detection, and streams in both directions.
+
+Rules of this module:
+
+* Detection looks at the first six bytes only (drivers-and-formats §6.1). What is recognised but
+  not offered is refused by name; what is not recognised is taken as uncompressed.
+* Everything is decoded in this process; no program is ever run (§9.3, §9.7).
+* Several members, frames or streams in a row are one stream. Anything else after the last one is
+  refused: two readers could otherwise disagree about the archive.
+* A decoder never returns more than asked for, so a bomb is bounded by whoever reads.
+* Heavy modules are imported by the codec that needs them.
+
+Errors: ``ArchiveTruncated`` for a stream that ends early, ``ArchiveError`` for a damaged one,
+``UnsupportedCompression`` for one that is not offered.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from cstorage.archive.zstdframes import FrameWalker
+from cstorage.errors import ArchiveError, ArchiveTruncated, UnsupportedCompression
+from cstorage.model import Compression
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+CHUNK = 1 << 18
+"""Compressed bytes read at a time."""
+
+_XZ_MEMORY_MAX = 192 << 20  # ``xz -9`` needs 65 MiB; more is refused rather than allocated
+
+_MAGIC: tuple[tuple[bytes, Compression], ...] = (
+    (b"BZh", Compression.BZIP2),
+    (b"\x1f\x8b\x08", Compression.GZIP),
+    (b"\xfd7zXZ\x00", Compression.XZ),
+    (b"\x28\xb5\x2f\xfd", Compression.ZSTD),
+)
+_REFUSED: tuple[tuple[bytes, str], ...] = (
+    (b"\x04\x22\x4d\x18", "lz4"),
+    (b"\x02\x21\x4c\x18", "lz4 (legacy frame)"),
+    (b"\x1f\x9d", "compress (.Z)"),
+    (b"LZIP", "lzip"),
+    (b"\x89LZO\x00\x0d", "lzop"),
+)
+
+
+class ByteSource(Protocol):
+    """Anything that can be read from: returns ``b""`` only at the end."""
+
+    def read(self, n: int, /) -> bytes: ...
+
+
+class ByteSink(Protocol):
+    """Anything that can be written to."""
+
+    def write(self, data: bytes, /) -> int | None: ...
+
+
+def detect(prefix: bytes) -> Compression:
+    """The compression of a stream that begins with ``prefix`` (6 bytes suffice).
+
+    Raises ``UnsupportedCompression`` for formats that are known but not offered.
+    """
+    for magic, compression in _MAGIC:
+        if prefix.startswith(magic):
+            return compression
+    for magic, name in _REFUSED:
+        if prefix.startswith(magic):
+            raise UnsupportedCompression(
+                f"the archive is compressed with {name}, which is not supported",
+                hint="recompress it with gzip, zstd, xz or bzip2",
+            )
+    # Skippable zstd frames: 0x184D2A50…5F, little endian.
+    if len(prefix) >= 4 and prefix[1:4] == b"\x2a\x4d\x18" and prefix[0] & 0xF0 == 0x50:
+        raise UnsupportedCompression(
+            "the archive is a zstd stream that begins with a skippable frame",
+            hint="recompress it: other tools do not recognise such a stream either",
+        )
+    return Compression.NONE
+
+
+# -- in --------------------------------------------------------------------------------------------
+
+
+class _Decoder(Protocol):
+    """One member of a compressed stream, as ``bz2`` and ``lzma`` define the interface."""
+
+    @property
+    def eof(self) -> bool: ...
+    @property
+    def needs_input(self) -> bool: ...
+    @property
+    def unused_data(self) -> bytes: ...
+    def decompress(self, data: bytes, max_length: int = -1) -> bytes: ...
+
+
+class _ZlibGzip:
+    """``zlib`` behind the decoder interface, for machines without ``isal``."""
+
+    def __init__(self) -> None:
+        import zlib
+
+        self._inner = zlib.decompressobj(wbits=31)
+        self._held = b""
+
+    @property
+    def eof(self) -> bool:
+        return self._inner.eof
+
+    @property
+    def needs_input(self) -> bool:
+        return not self._held and not self._inner.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._inner.unused_data
+
+    def decompress(self, data: bytes, max_length: int = -1) -> bytes:
+        out = self._inner.decompress(self._held + data, max(max_length, 0))
+        self._held = self._inner.unconsumed_tail
+        return out
+
+
+def _gzip_decoder() -> tuple[Callable[[], _Decoder], tuple[type[Exception], ...]]:
+    import zlib
+
+    try:
+        from isal import igzip_lib
+    except ImportError:
+        return _ZlibGzip, (zlib.error,)
+
+    def make() -> _Decoder:
+        decoder: _Decoder = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
+        return decoder
+
+    isal_error = cast("type[Exception]", igzip_lib.IsalError)
+    errors: tuple[type[Exception], ...] = (zlib.error, isal_error, EOFError)
+    return make, errors
+
+
+def _decoder(
+    compression: Compression,
+) -> tuple[Callable[[], _Decoder], tuple[type[Exception], ...]]:
+    """A maker of decoders for one member, and the errors by which they report damage."""
+    match compression:
+        case Compression.GZIP:
+            return _gzip_decoder()
+        case Compression.BZIP2:
+            import bz2
+
+            return bz2.BZ2Decompressor, (OSError, ValueError)
+        case Compression.XZ:
+            import lzma
+
+            def make() -> _Decoder:
+                return lzma.LZMADecompressor(format=lzma.FORMAT_XZ, memlimit=_XZ_MEMORY_MAX)
+
+            return make, (lzma.LZMAError,)
+        case _:
+            raise UnsupportedCompression(f"no decoder for {compression.name.lower()}")
+
+
+class Decompressor:
+    """Pull decoder: ``read`` returns decoded bytes; ``on_raw`` sees every raw byte once, in order.
+
+    ``compression`` is known once constructed; ``raw_size`` counts the bytes taken from the source.
+    """
+
+    def __init__(self, source: ByteSource, on_raw: Callable[[bytes], object] | None = None) -> None:
+        self._source = source
+        self._on_raw = on_raw
+        self.raw_size = 0
+        head = self._raw(CHUNK)
+        while 0 < len(head) < 6 and (more := self._raw(CHUNK)):
+            head += more
+        self.compression = detect(head)
+        self._head = head
+        self._name = self.compression.name.lower()
+        self._decoder: _Decoder | None = None
+        self._zstd: Any = None
+        self._errors: tuple[type[Exception], ...] = ()
+        self._member = 0
+        if self.compression == Compression.ZSTD:
+            self._open_zstd()
+        elif self.compression != Compression.NONE:
+            self._make, self._errors = _decoder(self.compression)
+            self._decoder = self._make()
+
+    def _raw(self, size: int) -> bytes:
+        data = self._source.read(size)
+        if data:
+            self.raw_size += len(data)
+            if self._on_raw is not None:
+                self._on_raw(data)
+        return data
+
+    def _raw_with_head(self, size: int) -> bytes:
+        if self._head:
+            head, self._head = self._head, b""
+            return head
+        return self._raw(size)
+
+    def read(self, size: int) -> bytes:
+        """At most ``size`` decoded bytes; ``b""`` only at the end."""
+        if self._zstd is not None:
+            return self._read_zstd(size)
+        if self._decoder is None:
+            return self._raw_with_head(size)
+        return self._read_members(size)
+
+    def _read_members(self, size: int) -> bytes:
+        data = b""
+        while True:
+            decoder = self._decoder
+            assert decoder is not None
+            if decoder.eof:
+                rest = decoder.unused_data or self._raw(CHUNK)
+                if self.compression == Compression.XZ:
+                    rest = self._skip_xz_padding(rest)
+                if not rest:
+                    return b""
+                while len(rest) < 6 and (more := self._raw(CHUNK)):
+                    rest += more
+                magic = next(m for m, c in _MAGIC if c == self.compression)
+                if not rest.startswith(magic):
+                    raise ArchiveError(
+                        f"{len(rest)} or more bytes of garbage after the {self._name} stream"
+                    )
+                self._member += 1
+                self._decoder = decoder = self._make()
+                data = rest
+            elif decoder.needs_input:
+                data = self._raw_with_head(CHUNK)
+                if not data:
+                    raise ArchiveTruncated(f"reading the {self._name} stream")
+            try:
+                out = decoder.decompress(data, size)
+            except self._errors as error:
+                raise ArchiveError(f"damaged {self._name} stream: {error}") from error
+            data = b""
+            if out:
+                return out
+
+    def _skip_xz_padding(self, rest: bytes) -> bytes:
+        """Between and after xz streams, zeros in groups of four are legal."""
+        zeros = 0
+        while True:
+            stripped = rest.lstrip(b"\0")
+            zeros += len(rest) - len(stripped)
+            if stripped or not rest:
+                if zeros % 4:
+                    raise ArchiveError("damaged xz stream: padding is not a multiple of four")
+                return stripped
+            rest = self._raw(CHUNK)
+
+    def _open_zstd(self) -> None:
+        import zstandard
+
+        self._errors = (zstandard.ZstdError,)
+        self._zstd = zstandard.ZstdDecompressor().stream_reader(
+            cast("Any", _Raw(self)), read_size=CHUNK, read_across_frames=True
+        )
+        self._frames = FrameWalker()
+        self._frames.feed(self._head)
+
+    def _read_zstd(self, size: int) -> bytes:
+        try:
+            out: bytes = self._zstd.read(size)
+        except self._errors as error:
+            raise ArchiveError(f"damaged zstd stream: {error}") from error
+        if not out and not self._frames.at_boundary:
+            raise ArchiveTruncated("reading the zstd stream")
+        return out
+
+
+class _Raw:
+    """What a decoder that pulls for itself reads from."""
+
+    def __init__(self, owner: Decompressor) -> None:
+        self._owner = owner
+
+    def read(self, size: int = -1, /) -> bytes:
+        owner = self._owner
+        if owner._head:
+            return owner._raw_with_head(size)
+        data = owner._raw(size)
+        owner._frames.feed(data)
+        return data
+
+
+# -- out -------------------------------------------------------------------------------------------
+
+
+class CompressingSink:
+    """Write plain bytes, ``close`` to end the stream; the inner sink is not closed."""
+
+    def __init__(
+        self, sink: ByteSink, write: Callable[[bytes], object], finish: Callable[[], object]
+    ) -> None:
+        self._sink = sink
+        self._write = write
+        self._finish = finish
+        self._closed = False
+
+    def write(self, data: bytes, /) -> int:
+        self._write(data)
+        return len(data)
+
+    def close(self) -> None:
+        """Write what is pending and the trailer. A second call does nothing."""
+        if not self._closed:
+            self._closed = True
+            self._finish()
+
+    def __enter__(self) -> CompressingSink:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:  # after an error there is nothing worth ending properly
+            self.close()
+
+
+def compressing(
+    sink: ByteSink, compression: Compression, *, level: int | None = None, threads: int = 0
+) -> CompressingSink:
+    """A sink that compresses what it is given into ``sink``.
+
+    ``level`` is the format's own (``None``: its usual one). ``threads`` is how many may compress
+    at once where the library offers it (zstd); 0 means one per processor. The output depends on
+    content, format, level and threads alone, never on the time.
+    """
+    if threads <= 0:
+        import os
+
+        threads = os.cpu_count() or 1
+    match compression:
+        case Compression.NONE:
+            return CompressingSink(sink, sink.write, lambda: None)
+        case Compression.GZIP:
+            return _from_object(sink, _gzip_compressor(level))
+        case Compression.ZSTD:
+            import zstandard
+
+            codec = zstandard.ZstdCompressor(
+                level=3 if level is None else level, threads=threads, write_checksum=True
+            )
+            return _from_object(sink, codec.compressobj())
+        case Compression.XZ:
+            import lzma
+
+            return _from_object(
+                sink, lzma.LZMACompressor(preset=lzma.PRESET_DEFAULT if level is None else level)
+            )
+        case Compression.BZIP2:
+            import bz2
+
+            return _from_object(sink, bz2.BZ2Compressor(9 if level is None else level))
+
+
+def _gzip_compressor(level: int | None) -> Any:
+    """``isal`` up to its level 3 (its middle one by default), ``zlib`` beyond; no time stamp."""
+    if level is None or level <= 3:
+        try:
+            from isal import isal_zlib
+
+            return isal_zlib.compressobj(2 if level is None else level, wbits=31)
+        except ImportError:
+            pass
+    import zlib
+
+    return zlib.compressobj(6 if level is None else level, wbits=31)
+
+
+def _from_object(sink: ByteSink, codec: Any) -> CompressingSink:
+    def write(data: bytes) -> None:
+        if out := codec.compress(data):
+            sink.write(out)
+
+    def finish() -> None:
+        if out := codec.flush():
+            sink.write(out)
+
+    return CompressingSink(sink, write, finish)

@@ -1,0 +1,270 @@
+"""Recipes: everything of an archive except file contents, in the format of ``tar-split``.
+
+A recipe is gzip around one JSON object per line, in stream order (drivers-and-formats §7):
+
+    {"type":2,"payload":"<base64>","position":0}                      raw bytes
+    {"type":1,"name":"bin/sh","size":400,"payload":"<base64>","position":1}   content of a file
+
+``payload`` of a file is the CRC-64 (ISO 3309, big-endian) of its content; a member without content
+has ``null`` and no ``size``. A name that is not UTF-8 stands in ``name_raw``, base64.
+
+Rules of this module:
+
+* Written so that the reference's tools reassemble the archive exactly. Where they would not
+  (content not found under the member's name: sparse members, skipped entries) the content itself
+  is written as raw bytes.
+* The same archive always gives the same recipe, byte for byte.
+* Assembly checks size and CRC of every file and says which one changed; what was already handed to
+  the sink by then is wrong, so a consumer commits only after ``assemble`` returned.
+"""
+
+from __future__ import annotations
+
+import binascii
+import os
+import re
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from cstorage.archive.reader import shown
+from cstorage.errors import ArchiveError, ArchiveTruncated, ContentChanged
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from cstorage.archive.compression import ByteSink
+
+PIECE = 1 << 20
+"""Most raw bytes in one segment."""
+
+_LINE_MAX = 16 << 20  # 8 MiB of headers in base64, with room: no recipe of ours has longer lines
+_BATCH = 1 << 18
+_PLAIN = re.compile(rb"[ !#-%'-;=?-\[\]-~]*")
+"""Bytes that stand for themselves in the JSON of the reference (it escapes ``<``, ``>``, ``&``)."""
+
+
+def crc64(data: bytes | memoryview, start: int = 0) -> int:
+    """CRC-64/GO-ISO of ``data``, continuing from ``start`` (0 at the beginning)."""
+    from fastcrc.crc64 import go_iso
+
+    return go_iso(data, start)
+
+
+def json_string(text: str) -> str:
+    """``text`` as a JSON string spelled as the reference spells it."""
+    import json
+
+    out = json.dumps(text, ensure_ascii=False)
+    for char, escape in (
+        ("<", "\\u003c"), (">", "\\u003e"), ("&", "\\u0026"),
+        ("\u2028", "\\u2028"), ("\u2029", "\\u2029"),
+    ):  # fmt: skip
+        out = out.replace(char, escape)
+    return out
+
+
+def _name_field(name: bytes) -> bytes:
+    if _PLAIN.fullmatch(name):
+        return b'"name":"%s",' % name
+    try:
+        return b'"name":%s,' % json_string(name.decode()).encode()
+    except UnicodeDecodeError:
+        return b'"name_raw":"%s",' % binascii.b2a_base64(name, newline=False)
+
+
+class RecipeWriter:
+    """Writes a recipe to ``sink``; ``close`` ends the gzip stream (the sink stays open)."""
+
+    def __init__(self, sink: ByteSink) -> None:
+        import zlib
+
+        try:
+            from isal import isal_zlib
+
+            self._gzip: Any = isal_zlib.compressobj(1, wbits=31)
+        except ImportError:
+            self._gzip = zlib.compressobj(1, wbits=31)
+        self._sink = sink
+        self._lines: list[bytes] = []
+        self._pending = 0
+        self._position = 0
+
+    def _line(self, line: bytes) -> None:
+        self._position += 1
+        self._lines.append(line)
+        self._pending += len(line)
+        if self._pending >= _BATCH:
+            self._flush()
+
+    def _flush(self) -> None:
+        if out := self._gzip.compress(b"".join(self._lines)):
+            self._sink.write(out)
+        self._lines.clear()
+        self._pending = 0
+
+    def segment(self, data: bytes | memoryview) -> None:
+        """Raw bytes of the archive (headers, padding, contents that are kept here)."""
+        self._line(
+            b'{"type":2,"payload":"%s","position":%d}\n'
+            % (binascii.b2a_base64(data, newline=False), self._position)
+        )
+
+    def file(self, name: bytes, size: int = 0, crc: int = 0) -> None:
+        """A member whose content (``size`` bytes, 0 for none kept elsewhere) belongs here."""
+        if size:
+            payload = binascii.b2a_base64(crc.to_bytes(8, "big"), newline=False)
+            self._line(
+                b'{"type":1,%s"size":%d,"payload":"%s","position":%d}\n'
+                % (_name_field(name), size, payload, self._position)
+            )
+        else:
+            self._line(
+                b'{"type":1,%s"payload":null,"position":%d}\n' % (_name_field(name), self._position)
+            )
+
+    def close(self) -> None:
+        self._flush()
+        self._sink.write(self._gzip.flush())
+
+
+class RecipeEntry:
+    """One line: raw bytes (``data``), or a file's ``name``, ``size`` and ``crc``."""
+
+    __slots__ = ("crc", "data", "name", "size")
+
+    def __init__(self, data: bytes | None, name: bytes, size: int, crc: bytes) -> None:
+        self.data = data
+        self.name = name
+        self.size = size
+        self.crc = crc
+
+
+def read_recipe(recipe: BinaryIO) -> Iterator[RecipeEntry]:
+    """Entries of a recipe (gzip), in order.
+
+    Raises ``ArchiveError`` if it is not one, ``ArchiveTruncated`` if its end is missing.
+    """
+    for line in _lines(recipe):
+        yield _entry(line)
+
+
+def _lines(recipe: BinaryIO) -> Iterator[bytes]:
+    from cstorage.archive.compression import Decompressor
+
+    stream = Decompressor(recipe)
+    rest = b""
+    while data := stream.read(_BATCH):
+        *lines, rest = (rest + data).split(b"\n")
+        yield from (line for line in lines if line)
+        if len(rest) > _LINE_MAX:
+            raise ArchiveError("damaged recipe: a line of more than 16 MiB")
+    if rest:
+        yield rest
+
+
+_SEGMENT_LINE = re.compile(rb'\{"type":2,"payload":"([A-Za-z0-9+/=]*)","position":[0-9]+\}')
+
+
+def _entry(line: bytes) -> RecipeEntry:
+    match = _SEGMENT_LINE.fullmatch(line)
+    try:
+        if match is not None:
+            return RecipeEntry(binascii.a2b_base64(match[1], strict_mode=True), b"", 0, b"")
+        import json
+
+        record = json.loads(line)
+        payload = record.get("payload")
+        raw = binascii.a2b_base64(payload, strict_mode=True) if payload else b""
+        if record["type"] == 2:
+            return RecipeEntry(raw, b"", 0, b"")
+        if record["type"] != 1:
+            raise ValueError(f"unknown type {record['type']!r}")
+        if "name_raw" in record:
+            name = binascii.a2b_base64(record["name_raw"], strict_mode=True)
+        else:
+            name = record.get("name", "").encode()
+        size = record.get("size", 0)
+        if not isinstance(size, int) or size < 0 or (size and len(raw) != 8):
+            raise ValueError("size or checksum out of range")
+        return RecipeEntry(None, name, size, raw)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ArchiveError(f"damaged recipe: {error}: {line[:80]!r}") from error
+
+
+def assemble(recipe: BinaryIO, open_payload: Callable[[bytes], int], sink: ByteSink) -> int:
+    """Write the archive that ``recipe`` describes to ``sink``; returns its size in bytes.
+
+    ``open_payload(name)`` returns a descriptor of the regular file that holds the content of the
+    member called ``name`` (as the archive spells it); it is closed here.
+    Raises ``ContentChanged`` naming the first file whose size or CRC-64 is not the recorded one
+    (or that cannot be opened), ``ArchiveError`` for a damaged recipe.
+    """
+    total = 0
+    write = sink.write
+    small: list[bytes] = []  # many tiny writes cost more than joining them
+    held = 0
+    buffer = memoryview(bytearray(PIECE))
+    for entry in read_recipe(recipe):
+        if entry.data is not None:
+            small.append(entry.data)
+            held += len(entry.data)
+        elif entry.size:
+            try:
+                fd = open_payload(entry.name)
+            except OSError as error:
+                raise ContentChanged(
+                    f"{shown(entry.name)}: content is not there any more: {error.strerror}"
+                ) from error
+            try:
+                if entry.size <= _BATCH:
+                    data = os.read(fd, entry.size + 1)
+                    _check(entry, len(data), crc64(data))
+                    small.append(data)
+                    held += len(data)
+                else:
+                    write(b"".join(small))
+                    total += held
+                    small, held = [], 0
+                    total += _copy(fd, entry, write, buffer)
+            finally:
+                os.close(fd)
+        if held >= _BATCH:
+            write(b"".join(small))
+            total += held
+            small, held = [], 0
+    write(b"".join(small))
+    return total + held
+
+
+def _copy(fd: int, entry: RecipeEntry, write: Callable[[bytes], object], buffer: memoryview) -> int:
+    size = crc = 0
+    while size <= entry.size:
+        got = os.readv(fd, [buffer])
+        if not got:
+            break
+        # A real copy, because a sink may keep what it was given.
+        piece = bytes(buffer[: min(got, entry.size - size)])
+        crc = crc64(piece, crc)
+        size += got
+        write(piece)
+    _check(entry, size, crc)
+    return size
+
+
+def _check(entry: RecipeEntry, size: int, crc: int) -> None:
+    if size != entry.size:
+        more = "more than " if size > entry.size else ""
+        raise ContentChanged(
+            f"{shown(entry.name)}: size was {entry.size} when imported, is now {more}"
+            f"{min(size, entry.size)}"
+        )
+    if crc.to_bytes(8, "big") != entry.crc:
+        raise ContentChanged(
+            f"{shown(entry.name)}: content changed since it was imported "
+            f"(CRC-64 was {entry.crc.hex()}, is {crc:016x})"
+        )
+
+
+__all__ = [
+    "PIECE", "ArchiveTruncated", "RecipeEntry", "RecipeWriter", "assemble", "crc64",
+    "json_string", "read_recipe",
+]  # fmt: skip
