@@ -145,7 +145,7 @@ def _commands(hooks: _Hooks) -> list[click.Command]:
     @click.option("--until", type=int, help="Last sequence number.")
     @click.option("--limit", type=int, help="Only the newest so many frames.")
     @click.pass_obj
-    def log(  # noqa: PLR0917
+    def log(
         path: str,
         as_json: bool,
         control: bool,
@@ -174,7 +174,7 @@ def _commands(hooks: _Hooks) -> list[click.Command]:
     @click.option("--durable", is_flag=True, help="Only what is known to be on the disk.")
     @click.option("--timeout", type=float, help="End after so many seconds without anything new.")
     @click.pass_obj
-    def tail(  # noqa: PLR0917
+    def tail(
         path: str,
         as_json: bool,
         control: bool,

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from journal.position import Position
 
 
-def observe(  # noqa: PLR0917 - one look needs them all
+def observe(
     fs: Fs,
     clock: Clock,
     root: str,
@@ -101,7 +101,7 @@ def _exists(fs: Fs, root: str, number: int) -> bool:
     return True
 
 
-def _known_beyond(  # noqa: PLR0917 - as above
+def _known_beyond(
     fs: Fs,
     clock: Clock,
     root: str,

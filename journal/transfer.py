@@ -167,7 +167,7 @@ def load(
             return Moved(start, held.tail, frames)
 
 
-def _begin(  # noqa: PLR0917 - one call
+def _begin(
     fs: Fs, clock: Clock, root: str, uuid: bytes, created: int, start: Position,
     chunks: list[tuple[bytes, bytes]], timeout_s: float,
 ) -> None:  # fmt: skip

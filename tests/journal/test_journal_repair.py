@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from pathlib import Path  # noqa: TC003 - fixtures are resolved at run time
+from pathlib import Path
 
 import pytest
 
