@@ -107,6 +107,12 @@ def fact(what: str) -> bytes:
     return b"@" + what.encode()
 
 
+def after(prefix: bytes) -> bytes:
+    """The smallest key above every key with ``prefix``, empty if there is none."""
+    stripped = prefix.rstrip(b"\xff")
+    return stripped[:-1] + bytes([stripped[-1] + 1]) if stripped else b""
+
+
 def text_after(key: bytes, prefix: bytes) -> str:
     """The text part of ``key`` behind ``prefix``."""
     return key[len(prefix) :].decode("utf-8", "surrogateescape")
