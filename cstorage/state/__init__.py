@@ -262,16 +262,11 @@ class State:
             yield id_
 
     def refers_to_content(self, content: str) -> bool:
-        return next(self.scan(keys.content_prefix(content)), None) is not None
+        return self.get(keys.content(content)) is not None
 
     def content_keys(self) -> Iterator[str]:
         """Every content key that an item refers to, once each, in order."""
-        last = ""
-        for key, _ in self.scan(b"R"):
-            content = key[1:65].decode()
-            if content != last:
-                last = content
-                yield content
+        yield from self._under(b"R")
 
     def ids(self, kind: Kind) -> Iterator[str]:
         """IDs in listing order: creation order, volatile items last (cli §3.1)."""
