@@ -7,6 +7,7 @@ rows = order of the global usage list (cli.md §11), with our own commands at th
 
 from __future__ import annotations
 
+from cstorage.cli.additions import ADDITIONS
 from cstorage.cli.command import (
     JSON,
     LABEL,
@@ -559,6 +560,7 @@ COMMANDS: tuple[Command, ...] = (
         "chronicle:watch",
         "Lines as `history` prints them, each as soon as the change is durable.",
     ),
+    *ADDITIONS,
 )
 
 
