@@ -41,6 +41,7 @@ _FILE_SYSTEMS = {
     0x58465342: "xfs",
     0x2FC12FC1: "zfs",
 }
+_SCRATCH = ".probe-"
 _UNFIT = frozenset(("aufs", "overlayfs", "ecryptfs"))
 
 
@@ -177,7 +178,11 @@ class Probe:
         from cstorage.drivers.removal import remove_tree
 
         os.makedirs(self._home, mode=0o755, exist_ok=True)
-        scratch = tempfile.mkdtemp(prefix=".probe-", dir=self._home)
+        for name in os.listdir(self._home):
+            # Left by a process that was killed while it probed.
+            if name.startswith(_SCRATCH) and not os.path.exists(f"/proc/{name.split('-')[1]}"):
+                remove_tree(f"{self._home}/{name}")
+        scratch = tempfile.mkdtemp(prefix=f"{_SCRATCH}{os.getpid()}-", dir=self._home)
         try:
             test(scratch)
         except (OSError, _NoSupport) as error:
