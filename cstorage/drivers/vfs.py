@@ -217,6 +217,10 @@ class VfsDriver:
     def exists(self, layer_id: str) -> bool:
         return self._find(layer_id) is not None
 
+    def content_root(self, layer_id: str) -> str:
+        """Path of the layer's tree, "" if it has none here."""
+        return self._find(layer_id) or ""
+
     def layers(self) -> list[str]:
         found: set[str] = set()
         for home in self._own:
