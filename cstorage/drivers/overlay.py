@@ -323,9 +323,8 @@ class OverlayDriver:
         return sorted({layer.id for layer in self.homes.own_layers()})
 
     def content_root(self, layer_id: str) -> str:
-        """Path of the layer's own upper directory, "" if it has none here."""
-        found = self.homes.find(layer_id)
-        return found.diff if found is not None else ""
+        layer = self.homes.find(layer_id)
+        return layer.diff if layer is not None and layer.own else ""
 
     def _own_layer(self, layer_id: str) -> layout.LayerDir:
         found = self.homes.get(layer_id)

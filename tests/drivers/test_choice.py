@@ -78,6 +78,7 @@ def test_sizes_have_units(text: str, expected: overlay_options.Quota) -> None:
         "size=ten", "size=-1", "size=1q", "size=nan", "size=", "inodes=x", "inodes=-1",
         "force_mask=9", "force_mask=-7", "sync=maybe", "imagestore=relative",
         "imagestore=/no/such/dir", "mount_program=/no/such/program", "use_composefs=2",
+        "use_composefs=true",
     ],
 )  # fmt: skip
 def test_values_that_make_no_sense_are_driver_errors(text: str) -> None:

@@ -10,6 +10,7 @@ import re
 import shutil
 import stat
 import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -475,6 +476,40 @@ def test_an_owner_outside_the_old_maps_is_an_error_that_leaves_nothing(
     with pytest.raises(DriverError, match="owner 7:0 of a file: host ID 7 cannot be mapped"):
         overlay.prepare("x", "base", parent_maps=narrow, maps=SHIFT)
     assert not list(overlay.work.glob("*/*"))
+
+
+ROOTLESS = """
+import io, os, sys
+from pathlib import Path
+from tests.drivers.stage import Stage, archive, file, folder, opaque, whiteout
+stage = Stage(Path(sys.argv[1]))
+print(dict(stage.driver.status())["Native Overlay Diff"], stage.driver.probe.user_xattr)
+stage.layer("base", "", folder("d"), file("d/old"), file("gone"), file("kept", "x"))
+stage.layer("child", "base", folder("d"), opaque("d"), file("d/new"), whiteout("gone"))
+stage.layer("top", "child", writable=True)
+path = stage.driver.mount("top")
+print(sorted(os.listdir(path)), os.listdir(path / "d"))
+(path / "kept").unlink()
+stage.driver.unmount("top")
+print(stage.changes("top", "child"), stage.changes("child", "base"))
+print(stage.close())
+"""
+
+
+def test_a_user_namespaces_root_uses_the_marks_it_may_set(tmp_path: Path) -> None:
+    source = Path(__file__).parents[2]
+    done = subprocess.run(
+        ["unshare", "--user", "--map-root-user", "--mount", sys.executable, "-c", ROOTLESS,
+         str(tmp_path / "store")],
+        capture_output=True, text=True, check=False,
+        env={"PYTHONPATH": str(source), "PATH": os.environ["PATH"]},
+    )  # fmt: skip
+    assert done.stdout.splitlines() == [
+        "true True",
+        "['d', 'kept'] ['new']",
+        "[('D', '/kept')] [('D', '/d'), ('A', '/d/new'), ('D', '/gone')]",
+        "[]",
+    ], done.stderr
 
 
 # -- mount program ---------------------------------------------------------------------------------
