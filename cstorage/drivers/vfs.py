@@ -183,9 +183,7 @@ class VfsDriver:
     def publish(self, prepared: Prepared) -> None:
         layers = f"{prepared.home}/dir"
         if not os.path.isdir(layers):
-            os.makedirs(prepared.home, mode=0o700, exist_ok=True)
-            os.makedirs(layers, mode=0o700, exist_ok=True)
-            publication.sync_directory(prepared.home)
+            publication.make_directories(layers, 0o700)
         publication.move_into_place(prepared, f"{layers}/{prepared.plan.id}")
         publication.sync_directory(layers)
 
