@@ -267,7 +267,7 @@ class OverlayDriver:
             maps=maps,
             ignore_chown_errors=self.settings.ignore_chown_errors,
             force_mask=self.settings.force_mask,
-            in_userns=self.probe.user_xattr,
+            in_userns=self.probe.rootless,
         )
 
     def make_durable(self, prepared: Prepared) -> None:
