@@ -62,7 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         _forget_stdout()
         return BROKEN_PIPE
     except OSError as error:  # standard output could not take its text
-        _complain(out, describe(error))
+        _forget_stdout()
+        _complain(out, f"write /dev/stdout: {describe(error)}")
         return FAILED
     return status
 
@@ -281,8 +282,8 @@ def _forget_stdout() -> None:
 def _complain(out: Output, text: str) -> None:
     try:
         out.error(text)
-    except OSError:
-        _forget_stdout()
+    except OSError:  # there is nobody left to tell
+        pass
 
 
 if __name__ == "__main__":
