@@ -53,10 +53,15 @@ def journal_command() -> list[str]:
 def clean_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """An environment in which no configuration of this machine reaches a store."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("STORAGE_", "CONTAINERS_"))}
-    empty = tmp_path_factory.mktemp("configuration") / "storage.conf"
-    empty.write_text("")
+    folder = tmp_path_factory.mktemp("configuration")
+    # Every test names its roots and driver; these are for those who forget to, and for peers that
+    # warn about a configuration without a driver.
+    configuration = folder / "storage.conf"
+    configuration.write_text(
+        f'[storage]\ndriver = "vfs"\ngraphroot = "{folder}/graph"\nrunroot = "{folder}/run"\n'
+    )
     return kept | {
-        "CONTAINERS_STORAGE_CONF": str(empty),
+        "CONTAINERS_STORAGE_CONF": str(configuration),
         "PYTHONPATH": str(TOP),
         "LC_ALL": "C.UTF-8",
         "TZ": "UTC",

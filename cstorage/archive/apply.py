@@ -1,8 +1,7 @@
 """One pass over a layer archive: decode, hash, record, and build the tree, on several threads.
 
     source ─ decode ahead ─┬─ digests of the stream
-                           └─ members ─ tree (caller's thread)
-                                  └─ digests of files, manifest
+                           └─ members: tree, recipe, manifest (caller's thread)
 
 Rules of this module:
 
@@ -22,7 +21,7 @@ from typing import Any, BinaryIO
 from cstorage.archive import header as tar
 from cstorage.archive.compression import ByteSource, Decompressor
 from cstorage.archive.extract import Extractor
-from cstorage.archive.manifest import ManifestWriter
+from cstorage.archive.manifest import Hasher, ManifestWriter
 from cstorage.archive.options import ApplyOptions, Limits, Progress
 from cstorage.archive.reader import Member, TarReader, shown
 from cstorage.archive.recipe import RecipeWriter, crc64
@@ -32,20 +31,21 @@ from cstorage.model import Compression, DiffSummary, Digest
 
 _CHUNK = 1 << 19  # decoded bytes handed around at a time
 _DEPTH = 8  # chunks decoded ahead
-_FILES_DEPTH = 2048  # members waiting for their digest
 _RATIO_FLOOR = 16 << 20
+_HOLES_MAX = 4 << 30  # zeros hashed per archive; beyond, sparse files stay without digest
 _SHA256 = "sha256:"
 
 
 class _ContentStream:
-    """Content on its way: to the file, its CRC, and the file-digest thread."""
+    """Content on its way: to the file, its CRC (for the recipe) and its digest (manifest)."""
 
-    def __init__(self, reader: TarReader, files: Consumer | None, recipe: bool) -> None:
+    def __init__(self, reader: TarReader, hasher: Hasher | None, *, crc: bool) -> None:
         self._reader = reader
-        self._files = files
-        self._recipe = recipe
+        self._hasher = hasher
+        self._with_crc = crc
+        self._holes = _HOLES_MAX
         self.crc = 0
-        self.parts: list[Any] = []
+        self.digest = b""
 
     def __call__(self, fd: int, member: Member) -> None:
         """Write the member's content to ``fd`` (an ``Extractor``'s ``write_content``)."""
@@ -55,40 +55,44 @@ class _ContentStream:
         view = self._reader.whole()
         if view is not None:
             _write(fd, view)
-            if self._recipe:
+            if self._with_crc:
                 self.crc = crc64(view)
-            self.parts.append(view)
+            if self._hasher is not None:
+                self.digest = self._hasher(view).digest()
             return
+        running = self._hasher() if self._hasher is not None else None
         crc = 0
         for view in self._reader.views():
             _write(fd, view)
-            if self._recipe:
+            if self._with_crc:
                 crc = crc64(view, crc)
-            self._hand_over(view)
+            if running is not None:
+                running.update(view)
         self.crc = crc
-
-    def _hand_over(self, view: memoryview) -> None:
-        """Digest a large file piecemeal, so that its pieces need not be kept."""
-        if self._files is not None:
-            self._files.put(view)
+        if running is not None:
+            self.digest = running.digest()
 
     def _sparse(self, fd: int, member: Member) -> None:
+        """Holes stay holes on disk; the digest is that of the expanded content."""
+        self._holes -= member.size - sum(length for _, length in member.sparse or ())
+        hashed = self._hasher is not None and self._holes >= 0
+        running = self._hasher() if hashed and self._hasher is not None else None
+        zeros = memoryview(bytes(1 << 16))
         os.ftruncate(fd, member.size)
         end = 0
-        for offset, length in member.sparse or ():
-            self._hole(offset - end)
-            at = offset
+        for offset, length in [*(member.sparse or ()), (member.size, 0)]:
+            hole = offset - end
+            while hole and running is not None:
+                piece = min(hole, len(zeros))
+                running.update(zeros[:piece])
+                hole -= piece
+            os.lseek(fd, offset, os.SEEK_SET)
             for view in self._reader.views(length):
-                os.lseek(fd, at, os.SEEK_SET)
                 _write(fd, view)
-                at += len(view)
-                self._hand_over(view)
+                if running is not None:
+                    running.update(view)
             end = offset + length
-        self._hole(member.size - end)
-
-    def _hole(self, size: int) -> None:
-        if self._files is not None and size:
-            self._files.put(size)
+        self.digest = running.digest() if running is not None else b""
 
 
 def _write(fd: int, view: memoryview) -> None:
@@ -96,37 +100,6 @@ def _write(fd: int, view: memoryview) -> None:
     while written < len(view):
         view = view[written:]
         written = os.write(fd, view)
-
-
-class _FileDigests:
-    """Runs on its own thread: hashes contents and writes the manifest, in archive order."""
-
-    def __init__(self, manifest: BinaryIO) -> None:
-        self.writer = ManifestWriter(manifest)
-        self._running: Any = None
-        self._zeros = memoryview(bytes(1 << 16))
-
-    def __call__(self, item: Any) -> None:
-        if isinstance(item, tuple):
-            record, parts = item
-            digest = b""
-            if record[2] == tar.REGTYPE and not record[0]:
-                hasher = self._running or hashlib.sha256()
-                self._running = None
-                for part in parts:
-                    hasher.update(part)
-                digest = hasher.digest()
-            self.writer.add((*record, digest))
-            return
-        if self._running is None:
-            self._running = hashlib.sha256()
-        if isinstance(item, int):  # a hole
-            while item > 0:
-                piece = min(item, len(self._zeros))
-                self._running.update(self._zeros[:piece])
-                item -= piece
-        else:
-            self._running.update(item)
 
 
 def apply_layer(
@@ -171,21 +144,20 @@ class _Run:
         self._stages.append(self._digests)
         self._extractor: Extractor | None = None
         self._recipe = RecipeWriter(recipe) if recipe is not None else None
-        self._file_digests: _FileDigests | None = None
-        self._files: Consumer | None = None
+        self._manifest = ManifestWriter(manifest) if manifest is not None else None
         self._expanded = 0
         try:
             self._decoder = Decompressor(source, self._on_raw if self._hash_raw else None)
             plain = self._decoder.compression == Compression.NONE
             self._hash_decoded = not plain and not options.uncompressed_digest.startswith(_SHA256)
-            if manifest is not None:
-                self._file_digests = _FileDigests(manifest)
-                self._files = Consumer(self._file_digests, _FILES_DEPTH, "archive-files")
-                self._stages.append(self._files)
             self._ahead = Producer(self._decode, _DEPTH, "archive-decode")
             self._stages.append(self._ahead)
             self._reader = TarReader(self._next_chunk)
-            self._content = _ContentStream(self._reader, self._files, self._recipe is not None)
+            self._content = _ContentStream(
+                self._reader,
+                self._manifest.hasher if self._manifest is not None else None,
+                crc=self._recipe is not None,
+            )
             self._extractor = Extractor(root_fd, options, self._content)
         except BaseException:
             self.close()
@@ -243,36 +215,33 @@ class _Run:
         assert extractor is not None
         uids: set[int] = set()
         gids: set[int] = set()
-        reader, content, recipe, files = self._reader, self._content, self._recipe, self._files
-        max_bytes = self._limits.max_bytes
+        reader, content, recipe, manifest = (
+            self._reader,
+            self._content,
+            self._recipe,
+            self._manifest,
+        )
+        empty = manifest.hasher().digest() if manifest is not None else b""
         while (member := reader.next()) is not None:
             content.crc = 0
-            content.parts = []
+            content.digest = empty
             if recipe is not None:
                 recipe.segment(member.segment)
-            if member.sparse is not None and max_bytes:
-                self._expanded += member.size
-                if self._expanded > max_bytes:
-                    raise ArchiveLimitExceeded(
-                        f"{shown(member.name)}: sparse files of more than {max_bytes} bytes"
-                    )
-            if member.sparse is not None and recipe is not None:
-                self._keep_sparse(member, recipe)
+            if member.sparse is not None:
+                self._before_sparse(member, recipe)
             path, mark = extractor.add(member)
             if b".wh." not in member.name or not _base(member.name).startswith(b".wh."):
                 uids.add(member.uid & 0xFFFFFFFF)
                 gids.add(member.gid & 0xFFFFFFFF)
             if recipe is not None and member.sparse is None:
                 self._record(member, mark, recipe)
-            if files is not None and mark >= 0:
+            if manifest is not None and mark >= 0:
                 regular = member.type == tar.REGTYPE and not mark
-                files.put((
-                    (
-                        mark, path, member.type, member.mode, member.uid, member.gid,
-                        member.size if regular else 0, member.mtime_ns,
-                        member.linkname, member.devmajor, member.devminor, member.xattrs or (),
-                    ),
-                    content.parts,
+                manifest.add((
+                    mark, path, member.type, member.mode & 0o7777, member.uid, member.gid,
+                    member.size if regular else 0, member.mtime_ns,
+                    member.linkname, member.devmajor, member.devminor, member.xattrs or (),
+                    content.digest if regular else b"",
                 ))  # fmt: skip
         first = True
         for piece in reader.trailer():
@@ -280,13 +249,11 @@ class _Run:
                 recipe.segment(piece)
             first = False
         size = extractor.finish()
-        for stage in (self._digests, files):
-            if stage is not None:
-                stage.finish()
+        self._digests.finish()
         if recipe is not None:
             recipe.close()
-        if self._file_digests is not None:
-            self._file_digests.writer.close()
+        if manifest is not None:
+            manifest.close()
         return self._summary(uids, gids, extractor.entries, size)
 
     def _record(self, member: Member, mark: int, recipe: RecipeWriter) -> None:
@@ -300,12 +267,18 @@ class _Run:
             for view in self._reader.views():
                 recipe.segment(view)
 
-    def _keep_sparse(self, member: Member, recipe: RecipeWriter) -> None:
+    def _before_sparse(self, member: Member, recipe: RecipeWriter | None) -> None:
         """A sparse member: its compact content goes into the recipe while it is being read."""
-        recipe.file(member.name)
-        if member.sparse_map:
-            recipe.segment(member.sparse_map)
-        self._reader.tap(recipe.segment)
+        self._expanded += member.size
+        if self._limits.max_bytes and self._expanded > self._limits.max_bytes:
+            raise ArchiveLimitExceeded(
+                f"{shown(member.name)}: sparse files of more than {self._limits.max_bytes} bytes"
+            )
+        if recipe is not None:
+            recipe.file(member.name)
+            if member.sparse_map:
+                recipe.segment(member.sparse_map)
+            self._reader.tap(recipe.segment)
 
     def _summary(
         self, uids: set[int], gids: set[int], entries: int, content_size: int

@@ -169,6 +169,9 @@ class GraphDriver(Protocol):
     def can_shift_ids(self) -> bool:
         """Whether mounts can apply ID maps, so that layers are stored with host IDs."""
 
+    def can_shift(self, maps: IDMaps, /) -> bool:
+        """Whether mounts can apply these maps."""
+
     @property
     def stages_content(self) -> bool:
         """Whether a finished directory can become a layer's content by renaming it."""

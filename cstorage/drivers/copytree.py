@@ -22,6 +22,8 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
+from cstorage.drivers import treewalk
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -31,7 +33,6 @@ _BUFFER = 1 << 20
 _UNSUPPORTED = frozenset(
     (errno.EOPNOTSUPP, errno.ENOTTY, errno.EINVAL, errno.ENOSYS, errno.EXDEV, errno.EPERM)
 )
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NO_ATTRIBUTE = frozenset((errno.EOPNOTSUPP, errno.ENODATA, errno.EPERM))
 
 
@@ -58,39 +59,37 @@ class TreeCopier:
     def copy(self, source: int, target: int) -> None:
         """Copy the content and attributes of directory ``source`` to the empty ``target``."""
         self._target_root = target
-        self._directory(source, target, b"")
-        self._finish(source, target, os.fstat(source))
-
-    def _directory(self, source: int, target: int, prefix: bytes) -> None:
-        for name in os.listdir(f"/proc/self/fd/{source}".encode()):
-            status = os.stat(name, dir_fd=source, follow_symlinks=False)
-            self._entry(source, target, name, prefix + name, status)
+        pending = [b""]
+        directories: list[bytes] = []
+        while pending:
+            current = pending.pop()
+            directories.append(current)
+            with _Pair(source, target, current) as (inner, copied):
+                for name in treewalk.names(inner):
+                    path = treewalk.joined(current, name)
+                    status = os.lstat(name, dir_fd=inner)
+                    if stat.S_ISDIR(status.st_mode):
+                        os.mkdir(name, 0o700, dir_fd=copied)
+                        pending.append(path)
+                    else:
+                        self._entry(inner, copied, name, path, status)
+        for current in reversed(directories):
+            with _Pair(source, target, current) as (inner, copied):
+                self._finish(inner, copied, os.fstat(inner))
 
     def _entry(
         self, source: int, target: int, name: bytes, path: bytes, status: os.stat_result
     ) -> None:
         mode = status.st_mode
-        if stat.S_ISDIR(mode):
-            os.mkdir(name, 0o700, dir_fd=target)
-            inner = os.open(name, _DIRECTORY, dir_fd=source)
-            try:
-                copied = os.open(name, _DIRECTORY, dir_fd=target)
-                try:
-                    self._directory(inner, copied, path + b"/")
-                    self._finish(inner, copied, status)
-                finally:
-                    os.close(copied)
-            finally:
-                os.close(inner)
-            return
         if status.st_nlink > 1:
-            inode = (status.st_dev, status.st_ino)
-            first = self._inodes.setdefault(inode, path)
+            first = self._inodes.setdefault((status.st_dev, status.st_ino), path)
             if first is not path:
-                os.link(
-                    first, name,
-                    src_dir_fd=self._target_root, dst_dir_fd=target, follow_symlinks=False,
-                )  # fmt: skip
+                above, _, base = first.rpartition(b"/")
+                other = treewalk.open_directory(self._target_root, above)
+                try:
+                    os.link(base, name, src_dir_fd=other, dst_dir_fd=target, follow_symlinks=False)
+                finally:
+                    os.close(other)
                 return
         if stat.S_ISREG(mode):
             self._file(source, target, name, status)
@@ -187,18 +186,37 @@ class TreeCopier:
         if not stat.S_ISLNK(status.st_mode):
             # No-follow chmod does not exist; the entry was just created by us and is no link.
             os.chmod(name, stat.S_IMODE(status.st_mode), dir_fd=target)
-        path = b"/proc/self/fd/%d/%s" % (source, name)
+        path = treewalk.place(source, name)
         for attribute in _attributes(path):
             if copied_attribute(attribute):
                 value = os.getxattr(path, attribute, follow_symlinks=False)
                 os.setxattr(
-                    b"/proc/self/fd/%d/%s" % (target, name), attribute, value,
+                    treewalk.place(target, name), attribute, value,
                     follow_symlinks=False,
                 )  # fmt: skip
         os.utime(
             name, ns=(status.st_atime_ns, status.st_mtime_ns),
             dir_fd=target, follow_symlinks=False,
         )  # fmt: skip
+
+
+class _Pair:
+    """The same directory of both trees, open."""
+
+    def __init__(self, source: int, target: int, path: bytes) -> None:
+        self._source = treewalk.open_directory(source, path)
+        try:
+            self._target = treewalk.open_directory(target, path)
+        except BaseException:
+            os.close(self._source)
+            raise
+
+    def __enter__(self) -> tuple[int, int]:
+        return self._source, self._target
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._source)
+        os.close(self._target)
 
 
 def _attributes(place: int | bytes) -> list[str]:

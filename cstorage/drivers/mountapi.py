@@ -392,6 +392,10 @@ def is_mount_point(path: str) -> bool:
         return os.lstat(path).st_dev != os.lstat(os.path.dirname(path)).st_dev
     except FileNotFoundError:
         return False
+    except OSError as error:
+        if error.errno == errno.ENOTCONN:  # a FUSE mount whose program is gone
+            return True
+        raise
 
 
 def sync_file_system(descriptor: int) -> None:

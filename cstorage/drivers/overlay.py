@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _BASE_MODE = 0o555
+_OVERRIDE = "user.containers.override_stat"
 
 
 class OverlayDriver:
@@ -61,6 +62,7 @@ class OverlayDriver:
         own = (self.home, self.image_home) if self.image_home else (self.home,)
         self.homes = layout.Homes(own, [os.fspath(home) for home in options.additional_homes])
         self._probe: Probe | None = None
+        self._program: str | None = None
 
     # -- abilities -------------------------------------------------------------------------------
 
@@ -77,9 +79,31 @@ class OverlayDriver:
     def can_shift_ids(self) -> bool:
         return self.probe.shifting
 
+    def can_shift(self, maps: IDMaps, /) -> bool:
+        if self.settings.mount_program:
+            from cstorage.idmap import is_contiguous
+
+            if not (is_contiguous(maps.uids) and is_contiguous(maps.gids)):
+                return False
+        return self.can_shift_ids
+
     @property
     def stages_content(self) -> bool:
         return True
+
+    @property
+    def mount_program(self) -> str:
+        """The program that mounts instead of the kernel, "" for the kernel.
+
+        Unless one is configured, fuse-overlayfs steps in where the kernel cannot (§3.2).
+        """
+        if self._program is None:
+            self._program = self.settings.mount_program
+            if not self._program and not self.probe.native:
+                from cstorage.drivers.fuse import find_program
+
+                self._program = find_program()
+        return self._program
 
     def check_supported(self) -> None:
         """Raise ``DriverNotSupported`` if overlays cannot be mounted on the home's file system."""
@@ -92,7 +116,12 @@ class OverlayDriver:
         if layer_id in layout.NOT_LAYERS:
             raise DriverError(f"{layer_id!r} is a name of the overlay directory itself")
         if plan.storage_options and not plan.writable:
-            raise DriverError("storage options are only supported for read-write layers")
+            raise DriverError(
+                "--storage-opt size and inodes are only supported for read-write layers"
+            )
+        quota = overlay_options.layer_quota(plan.storage_options, self.settings.quota)
+        if plan.writable and self.settings.force_mask is not None:
+            self._check_masked_writable()
         below = plan.template or plan.parent
         below_path = ""
         if parent is not None:
@@ -102,7 +131,11 @@ class OverlayDriver:
         path = f"{os.fspath(work)}/{layer_id}"
         os.mkdir(path, 0o700)
         try:
+            if plan.writable and quota:
+                self._limit(path, quota)
             self._fill(plan, path, below_path)
+            if below_path and plan.maps != plan.parent_maps:
+                self._change_owners(plan, path, parent)
             root = os.open(f"{path}/diff", _DIRECTORY | os.O_NOFOLLOW)
         except BaseException:
             from cstorage.drivers.removal import remove_tree
@@ -126,9 +159,11 @@ class OverlayDriver:
         lower = ""
         if below:
             status = os.stat(f"{below}/diff")
-            mode, owner = stat.S_IMODE(status.st_mode), (status.st_uid, status.st_gid)
-            if plan.maps:
-                owner = root
+            mode, owner = self._attributes(f"{below}/diff", status)
+            if plan.maps != plan.parent_maps:
+                from cstorage.drivers.chown import Owners
+
+                owner = Owners(plan.parent_maps, plan.maps)(*owner)
             link = layout.link_name(below)
             if link is None:
                 raise DriverError(f"Stat {below}/link: no such file or directory")
@@ -139,11 +174,53 @@ class OverlayDriver:
             _own(f"{path}/{name}", root)
         os.mkdir(f"{path}/diff", mode)
         _own(f"{path}/diff", owner)
-        os.chmod(f"{path}/diff", mode)  # mkdir obeyed the umask, chown may clear bits
+        if self.settings.force_mask is None:
+            os.chmod(f"{path}/diff", mode)  # mkdir obeyed the umask, chown may clear bits
+        else:
+            os.chmod(f"{path}/diff", self.settings.force_mask)
+            text = f"{owner[0]}:{owner[1]}:{mode:04o}:dir"
+            os.setxattr(f"{path}/diff", _OVERRIDE, text.encode())
         _write(f"{path}/link", layout.new_link_name())
         if lower:
             _write(f"{path}/lower", lower)
         _own(path, root)
+
+    def _attributes(self, diff: str, status: os.stat_result) -> tuple[int, tuple[int, int]]:
+        """Mode and owner of a content root, the recorded ones if a mask hides them (§3.9)."""
+        if self.settings.force_mask is not None:
+            try:
+                fields = os.getxattr(diff, _OVERRIDE).decode("ascii").split(":")
+                return int(fields[2], 8), (int(fields[0]), int(fields[1]))
+            except (OSError, ValueError, IndexError):
+                pass
+        return stat.S_IMODE(status.st_mode), (status.st_uid, status.st_gid)
+
+    def _check_masked_writable(self) -> None:
+        if not self.settings.mount_program:
+            raise DriverError(
+                "overlay: force_mask option for writeable layers is only supported with a"
+                " mount_program",
+                hint="configure mount_program, or remove force_mask",
+            )
+
+    def _limit(self, path: str, quota: overlay_options.Quota) -> None:
+        from cstorage.drivers.quota import limit_layer
+
+        taken = [layer.path for layer in self.homes.own_layers()]
+        limit_layer(path, quota, self.home, self.run_home, taken)
+
+    def _change_owners(self, plan: LayerPlan, path: str, parent: Prepared | None) -> None:
+        from cstorage.drivers.chown import Owners
+        from cstorage.drivers.rotation import rotate
+
+        if parent is not None and parent.path != f"{parent.home}/{parent.plan.id}":
+            raise DriverError(
+                f"layer {plan.id} needs other owners than its parent {parent.plan.id}",
+                hint="publish the parent first",
+            )
+        data = ("userxattr",) if self.probe.user_xattr else ()
+        owners = Owners(plan.parent_maps, plan.maps)
+        rotate(path, self.homes.chain(path), owners, data)
 
     def apply(
         self,
@@ -189,6 +266,7 @@ class OverlayDriver:
             maps=maps,
             ignore_chown_errors=self.settings.ignore_chown_errors,
             force_mask=self.settings.force_mask,
+            in_userns=self.probe.user_xattr,
         )
 
     def make_durable(self, prepared: Prepared) -> None:
@@ -313,7 +391,12 @@ class OverlayDriver:
         from cstorage.drivers.overlay_mount import assemble
 
         mount: OverlayMount = assemble(self, layer, read_only=True)
-        scratch = f"{self.run_home}/view-{os.getpid()}-{layer.id}"
+        scratch = f"{self.run_home}/view-{os.getpid()}-{os.urandom(4).hex()}"
+        if self.mount_program:
+            from cstorage.drivers import fuse
+            from cstorage.drivers.mountapi import overlay_data
+
+            return fuse.view(self.mount_program, self.home, overlay_data(mount), scratch)
         return overlay_view(mount, scratch)
 
     # -- differences -----------------------------------------------------------------------------
@@ -328,11 +411,7 @@ class OverlayDriver:
         return found is not None and (found.home, found.id) == (direct.home, direct.id)
 
     def _native(self, layer: layout.LayerDir, parent: str) -> bool:
-        return (
-            self._is_parent(layer, parent)
-            and not os.path.isdir(f"{layer.path}/diff1")
-            and self.probe.native_diff
-        )
+        return self._is_parent(layer, parent) and self.probe.native_diff
 
     @contextmanager
     def _trees(self, layer: layout.LayerDir) -> Iterator[tuple[int, list[int]]]:

@@ -10,6 +10,7 @@ mounted read-only below RUNROOT.
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from cstorage.drivers import layout
@@ -21,15 +22,18 @@ from cstorage.drivers.mountapi import (
     detach,
     is_mount_point,
     mount_overlay,
+    overlay_data,
     split_options,
 )
 from cstorage.errors import DriverError
+from cstorage.idmap import root_pair
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from cstorage.drivers.contract import MountOptions
     from cstorage.drivers.overlay import OverlayDriver
+    from cstorage.model import IDMaps
 
 _METACOPY = "metacopy=on"
 
@@ -100,17 +104,103 @@ def mount_layer(driver: OverlayDriver, layer: layout.LayerDir, options: MountOpt
         data.append("volatile")
     if not read_only:
         os.makedirs(f"{layer.path}/work", mode=0o700, exist_ok=True)
-    mount = assemble(
-        driver, layer, read_only=read_only, data=data, flags=flags, label=options.label
-    )
-    try:
-        mount_overlay(mount, os.path.abspath(point))
-    except OSError as error:
-        raise DriverError(
-            f"creating overlay mount to {point}: {error.strerror or error}",
-            hint="the kernel log (dmesg) has the details",
-        ) from error
+    shifted = bool(options.maps) and options.maps != options.layer_maps
+    if shifted:
+        _check_shift(driver, layer, options)
+        if not read_only:
+            os.chown(layer.diff, *root_pair(options.maps))
+    program = driver.mount_program
+    if program:
+        from cstorage.drivers import fuse
+
+        mount = assemble(driver, layer, read_only=read_only, data=data, label=options.label)
+        words = [*flag_words(flags), *(fuse.map_options(options.maps) if shifted else ())]
+        if driver.settings.force_mask is not None:
+            words.append("xattr_permissions=2")
+        text = overlay_data(mount._replace(data=(*mount.data, *words)))
+        remember_mount_program(driver.home)
+        fuse.mount(program, driver.home, text, os.path.abspath(point))
+        return point
+    with _lowers(driver, layer, options.maps if shifted else None) as lowers:
+        mount = assemble(
+            driver,
+            layer,
+            read_only=read_only,
+            lowers=lowers,
+            data=data,
+            flags=flags,
+            label=options.label,
+        )
+        try:
+            mount_overlay(mount, os.path.abspath(point))
+        except OSError as error:
+            raise DriverError(
+                f"creating overlay mount to {point}: {error.strerror or error}",
+                hint="the kernel log (dmesg) has the details",
+            ) from error
     return point
+
+
+def _check_shift(driver: OverlayDriver, layer: layout.LayerDir, options: MountOptions) -> None:
+    if options.layer_maps or not driver.can_shift(options.maps):
+        raise DriverError(
+            f"layer {layer.id} has other ID maps than the mount asks for: shifting not enabled",
+            hint="make the layer with the maps that it will be mounted with",
+        )
+
+
+@contextmanager
+def _lowers(
+    driver: OverlayDriver, layer: layout.LayerDir, maps: IDMaps | None
+) -> Iterator[list[str]]:
+    """The lower directories, through temporary ID-mapped mounts of their homes if maps are given.
+
+    One mount of a home shows all layers in it. Contents that the layer rotated away are its own and
+    have their final owners already.
+    """
+    lowers = lower_directories(driver, layer)
+    if maps is None:
+        yield lowers
+        return
+    from cstorage.drivers.idmapped import mapped_directories
+
+    homes = [home for home, _ in driver.homes.all if any(p.startswith(f"{home}/") for p in lowers)]
+    place = f"{layer.path if layer.own else os.path.dirname(driver.mount_point(layer))}/mapped"
+    with mapped_directories(homes, place, maps) as mapped:
+        moved = []
+        for path in lowers:
+            if path.startswith(f"{layer.path}/diff"):
+                moved.append(path)
+                continue
+            for home, target in zip(homes, mapped, strict=True):
+                if path.startswith(f"{home}/"):
+                    moved.append(target + path[len(home) :])
+                    break
+            else:
+                moved.append(path)
+        yield moved
+
+
+def flag_words(flags: Flags) -> list[str]:
+    """Mount flags as the words a mount program understands."""
+    words = (("ro", 1), ("nosuid", 2), ("nodev", 4), ("noexec", 8), ("noatime", 1 << 10))
+    return [word for word, bit in words if flags.legacy & bit]
+
+
+def remember_mount_program(home: str) -> None:
+    """Tell other tools that layers here were written with a mount program."""
+    path = f"{home}/.has-mount-program"
+    try:
+        with open(path, encoding="ascii") as file:
+            if file.read(16).strip() == "true":
+                return
+    except (OSError, UnicodeDecodeError):
+        pass
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(descriptor, b"true")
+    finally:
+        os.close(descriptor)
 
 
 def _forget_volatile(path: str) -> None:
@@ -135,11 +225,11 @@ def release(path: str, mount_program: str = "") -> None:
     The fresh directory renamed over ``merged`` also drops copies of the mount that other mount
     namespaces still hold.
     """
+    from cstorage.drivers.fuse import unmount as unmount_fuse
+
     merged = f"{path}/merged"
     while is_mount_point(merged):
-        if mount_program and _fuse_unmount(merged):
-            continue
-        if not detach(merged):
+        if not (unmount_fuse(merged) if mount_program else detach(merged)):
             break
         fresh = f"{path}/merged.1"
         try:
@@ -158,18 +248,3 @@ def release(path: str, mount_program: str = "") -> None:
         return
     for name in leaked:
         detach(f"{mapped}/{name}")
-
-
-def _fuse_unmount(point: str) -> bool:
-    import subprocess
-
-    for program in ("fusermount3", "fusermount"):
-        try:
-            done = subprocess.run(
-                [program, "-u", point], check=False, capture_output=True, timeout=30
-            )
-        except (FileNotFoundError, subprocess.TimeoutExpired):
-            continue
-        if done.returncode == 0:
-            return True
-    return False

@@ -15,6 +15,7 @@ import os
 from typing import TYPE_CHECKING
 
 from cstorage.errors import DriverNotSupported
+from cstorage.model import IDMapEntry, IDMaps
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,8 +81,13 @@ class Probe:
         return os.geteuid() != 0 and not self._settings.mount_program
 
     @property
+    def native(self) -> bool:
+        """Whether the kernel can mount overlays over the home."""
+        return self._ask("overlay", self._overlay)
+
+    @property
     def d_type(self) -> bool:
-        return bool(self._settings.mount_program) or self._ask("overlay", self._overlay)
+        return bool(self._settings.mount_program) or self.native
 
     @property
     def metacopy(self) -> bool:
@@ -97,6 +103,12 @@ class Probe:
         """Whether ``diff`` alone tells what a layer changed."""
         if self._settings.mount_program or self._settings.use_composefs:
             return False
+        try:
+            with open(f"{self._home}/.has-mount-program", encoding="ascii") as file:
+                if file.read(16).strip() == "true":
+                    return False
+        except (OSError, UnicodeDecodeError):
+            pass
         return self._ask(f"native-diff({self._settings.mountopt_text})", self._native_diff)
 
     @property
@@ -107,7 +119,12 @@ class Probe:
 
     @property
     def shifting(self) -> bool:
-        return False
+        """Whether lower directories can be mounted with other owners."""
+        if os.environ.get("_CONTAINERS_OVERLAY_DISABLE_IDMAP") == "yes" or os.geteuid() != 0:
+            return False
+        if self._settings.mount_program:
+            return True
+        return self._ask("idmapped-lower-dir", self._idmapped)
 
     def check_overlay(self) -> None:
         """Raise ``DriverNotSupported`` if overlays cannot be used here."""
@@ -240,6 +257,14 @@ class Probe:
             _close(path)
         if "trusted.overlay.opaque" in os.listxattr(f"{scratch}/upper/d"):
             raise _NoSupport("opaque flag erroneously copied up, consider a newer kernel")
+
+    def _idmapped(self, scratch: str) -> None:
+        from cstorage.drivers.idmapped import mapped_directories
+
+        os.mkdir(f"{scratch}/low")
+        maps = IDMaps((IDMapEntry(0, 0, 1),), (IDMapEntry(0, 0, 1),))
+        with mapped_directories([f"{scratch}/low"], f"{scratch}/mapped", maps):
+            _close(self._mounted(scratch, ("mapped/0",), ()))
 
     def _volatile(self, scratch: str) -> None:
         os.mkdir(f"{scratch}/low")

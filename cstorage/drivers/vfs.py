@@ -63,6 +63,9 @@ class VfsDriver:
     def can_shift_ids(self) -> bool:
         return False
 
+    def can_shift(self, _maps: IDMaps, /) -> bool:
+        return False
+
     @property
     def stages_content(self) -> bool:
         return False
@@ -107,9 +110,16 @@ class VfsDriver:
             return
         from cstorage.drivers.copytree import TreeCopier
 
+        owners = None
+        if plan.maps != plan.parent_maps:
+            from cstorage.drivers.chown import Owners
+            from cstorage.idmap import root_pair
+
+            root_pair(plan.maps)  # a map that cannot express the container's root is an error
+            owners = Owners(plan.parent_maps, plan.maps)
         origin = os.open(source, _DIRECTORY | os.O_NOFOLLOW)
         try:
-            TreeCopier().copy(origin, root)
+            TreeCopier(owners).copy(origin, root)
         finally:
             os.close(origin)
 
