@@ -103,6 +103,7 @@ class Invocation:
         values: dict[str, Value],
         store: Store,
         out: Output,
+        configured: bool,
     ) -> None:
         self.command = command
         self.typed = typed
@@ -110,6 +111,8 @@ class Invocation:
         self.values = values
         self.store = store
         self.out = out
+        self.configured = configured
+        """Whether the configuration was read, because nothing before the command forbade it."""
 
     def flag(self, key: str) -> bool:
         """A boolean flag's value; False where the command has no such flag."""

@@ -77,6 +77,7 @@ class CommandLine:
         self.words = words[1:]
         self.program = ORIGINAL if os.path.basename(self.argv0) == ORIGINAL else PROGRAM
         self.out = out
+        self.configured = False
 
     def run(self) -> int:
         """All steps; the exit status."""
@@ -99,6 +100,7 @@ class CommandLine:
         if not defaults.given(values):
             try:
                 values = defaults.configured(values)
+                self.configured = True
             except (StorageError, OSError) as error:
                 trouble = error
         typed, *rest = first.rest
@@ -174,12 +176,15 @@ class CommandLine:
                     values=values,
                     store=store,
                     out=self.out,
+                    configured=self.configured,
                 )
             )
         except (BrokenPipeError, OutputRefused):
             raise
         except (StorageError, OSError, FileRefused) as error:
-            self.out.error(describe(error))
+            bare = isinstance(error, OSError) and error.filename is None
+            where = f"{typed} in {values['graph']}: " if bare and error.args[1:] else ""
+            self.out.error(f"{where}{describe(error)}")
             return FAILED
         except Exception as error:
             return self._defect(error, debug)

@@ -63,5 +63,5 @@ def cli(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Program:
     """The command line on a new store with the vfs driver."""
     for name in ("STORAGE_DRIVER", "STORAGE_OPTS", "CONTAINERS_STORAGE_CONF"):
         monkeypatch.delenv(name, raising=False)
-    roots = ["--graph", f"{tmp_path}/root", "--run", f"{tmp_path}/run", "-s", "vfs"]
+    roots = ["--graph", f"{tmp_path}/graph", "--run", f"{tmp_path}/run", "-s", "vfs"]
     return Program(monkeypatch, roots)

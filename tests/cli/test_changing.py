@@ -273,7 +273,7 @@ class TestData:
         cli.ok("create-layer", "--id", "x")
         cli.ok("create-image", "--id", "x")
         cli.ok("create-container", "--id", "x", "")
-        expected = text.format(root=tmp_path / "root") + "\n"
+        expected = text.format(root=tmp_path / "graph") + "\n"
         assert cli(*words.split()) == (1, b"", expected.encode())
 
     def test_the_empty_name(self, cli):
@@ -300,9 +300,9 @@ class TestData:
     def test_directories_are_made_and_images_are_not_looked_up(self, cli, tmp_path):
         cli.ok("create-container", "--id", "c", "-n", "name", "")
         for command, path in (
-            (("get-container-dir", "name"), "root/vfs-containers/c/userdata"),
+            (("get-container-dir", "name"), "graph/vfs-containers/c/userdata"),
             (("get-container-run-dir", "c"), "run/vfs-containers/c/userdata"),
-            (("get-image-dir", "nonsense"), "root/vfs-images/nonsense/userdata"),
+            (("get-image-dir", "nonsense"), "graph/vfs-images/nonsense/userdata"),
             (("get-image-run-dir", "nonsense"), "run/vfs-images/nonsense/userdata"),
         ):
             assert cli.ok(*command) == f"{tmp_path}/{path}\n"

@@ -16,13 +16,13 @@ TAR = archive(("dir/f", b"12345"), ("g", b"x"))
 def base(cli, tmp_path):
     """The directory of an imported layer ``base``."""
     cli.ok("import-layer", "--id", "base", "-n", "bn", stdin=TAR)
-    return tmp_path / "root/vfs/dir/base"
+    return tmp_path / "graph/vfs/dir/base"
 
 
 class TestDiffs:
     def test_changes_of_a_base_and_of_a_child(self, cli, base, tmp_path):
         cli.ok("create-layer", "--id", "child", "base")
-        child = tmp_path / "root/vfs/dir/child"
+        child = tmp_path / "graph/vfs/dir/child"
         (child / "g").unlink()
         (child / 'new "\n\udcff').write_text("n")
         assert cli.ok("changes", "base") == 'Add "/dir"\nAdd "/dir/f"\nAdd "/g"\n'
@@ -66,15 +66,26 @@ class TestDiffs:
     def test_applydiff_fills_a_layer(self, cli, tmp_path):
         cli.ok("create-layer", "--id", "l")
         assert cli.ok("applydiff", "l", stdin=TAR) == ""
-        assert (tmp_path / "root/vfs/dir/l/dir/f").read_text() == "12345"
+        assert (tmp_path / "graph/vfs/dir/l/dir/f").read_text() == "12345"
         (tmp_path / "t").write_bytes(archive(("h", b"hh")))
         cli.ok("apply-diff", "-f", f"{tmp_path}/t", "l")
         assert cli.ok("diffsize", "l") == "8\n"
         assert cli("applydiff", "nosuch") == (1, b"", b"layer not known\n")
 
-    def test_partial_images_are_disabled(self, cli, tmp_path):
-        result = cli("applydiff-using-staging-dir", "l", str(tmp_path))
-        assert result == (1, b"", b"partial images are disabled\n")
+    def test_partial_images_need_the_configuration_and_a_driver_that_can(
+        self, cli, tmp_path, monkeypatch
+    ):
+        words = ("applydiff-using-staging-dir", "l", str(tmp_path))
+        assert cli(*words) == (1, b"", b"partial images are disabled\n")
+        file = tmp_path / "storage.conf"
+        file.write_text(
+            f'[storage]\ndriver = "vfs"\ngraphroot = "{tmp_path}/g"\nrunroot = "{tmp_path}/r"\n'
+            '[storage.options.pull_options]\nenable_partial_images = "true"\n'
+        )
+        monkeypatch.setenv("CONTAINERS_STORAGE_CONF", str(file))
+        assert cli(*words) == (1, b"", b"partial images are disabled\n")
+        text = b"graph driver vfs does not support partial pull\n"
+        assert cli.bare(*words) == (1, b"", text)
 
 
 class TestMounts:
@@ -83,7 +94,7 @@ class TestMounts:
         layer = json.loads(cli.ok("container", "-j", "con"))[0]["layer"]
         result = cli("mount", "nosuch", "bn", "con")
         assert result.status == 1
-        assert result.text == f"\n{base}\n{tmp_path}/root/vfs/dir/{layer}\n"
+        assert result.text == f"\n{base}\n{tmp_path}/graph/vfs/dir/{layer}\n"
         assert result.errors == "layer not known while mounting nosuch\n"
         assert cli.ok("mounted", "base", "con") == "base mounted\ncon mounted\n"
         cli.ok("unmount", "base", "con")
@@ -194,7 +205,7 @@ class TestCopy:
     def test_copies_go_between_layers_and_out(self, cli, base, tmp_path):
         cli.ok("create-layer", "--id", "other")
         cli.ok("copy", "base:/dir", "other:/there")
-        assert (tmp_path / "root/vfs/dir/other/there/f").read_text() == "12345"
+        assert (tmp_path / "graph/vfs/dir/other/there/f").read_text() == "12345"
         (tmp_path / "out").mkdir()
         cli.ok("copy", "base:/g", f"{tmp_path}/out/")
         assert (tmp_path / "out/g").read_text() == "x"
@@ -216,7 +227,7 @@ class TestCopy:
     def test_owners_pass_through_the_maps_of_both_layers(self, cli, source, tmp_path):
         cli.ok("create-layer", "--id", "m", "--uidmap", "0:1000:50", "--gidmap", "0:2000:50")
         cli.ok("copy", str(source), "m:/in")
-        status = (tmp_path / "root/vfs/dir/m/in/d").stat()
+        status = (tmp_path / "graph/vfs/dir/m/in/d").stat()
         assert (status.st_uid, status.st_gid) == (1005, 2006)
         cli.ok("copy", "m:/in", f"{tmp_path}/back")
         assert (tmp_path / "back/d").stat().st_uid == 5
@@ -231,6 +242,19 @@ class TestCopy:
         result = cli("copy", "base:/etc/hostname", f"{tmp_path}/stolen")
         assert result.status == 1
         assert not (tmp_path / "stolen").exists()
+
+    def test_a_directory_is_not_copied_into_itself(self, cli, base):
+        for target in ("base:/dir", "base:/dir/new/below"):
+            refused = cli("copy", "base:/dir", target)
+            assert refused.status == 1
+            assert refused.errors.endswith(": a directory cannot be copied into itself\n")
+
+    def test_a_copy_that_fails_leaves_nothing_aside(self, cli, base, source):
+        (base / "link").mkdir()
+        (base / "link" / "kept").touch()
+        assert cli("copy", str(source), "base:/").status == 1
+        assert (base / "link" / "kept").exists()
+        assert not [name for name in os.listdir(base) if name.startswith(".")]
 
     def test_unknown_sides(self, cli, base, source):
         text = 'error finding layer "nosuch": layer not known\n'

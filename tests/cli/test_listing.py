@@ -49,7 +49,7 @@ def test_the_tree_has_notes_and_shows_what_is_mounted(cli, chain, tmp_path):
     cli.ok("mount", "base")
     assert cli.ok("layers", "-t") == (
         "(base)\n└─base\n  name: base-name\n"
-        f"  mount: {tmp_path}/root/vfs/dir/base\n"
+        f"  mount: {tmp_path}/graph/vfs/dir/base\n"
         "  └─top\n    name: top-name\n    image: img1\n    image name: img1-name\n"
         f"    └─{chain}\n      container: c1\n      container name: c1-name\n"
     )
@@ -173,7 +173,7 @@ def test_status_and_version_speak_on_standard_error_but_json_on_standard_output(
     result = cli("status")
     assert result.out == b""
     assert result.errors == (
-        f"Root: {tmp_path}/root\nRun Root: {tmp_path}/run\nDriver Name: vfs\nDriver Options: []\n"
+        f"Root: {tmp_path}/graph\nRun Root: {tmp_path}/run\nDriver Name: vfs\nDriver Options: []\n"
     )
     rows = json.loads(cli.ok("status", "--json"))
     assert rows[2:] == [["Driver Name", "vfs"], ["Driver Options", "[]"]]

@@ -130,7 +130,7 @@ class TestStreams:
         result = cli("--debug", "layers")
         texts = re.findall(r'level=debug msg="([^"]*)"', result.errors)
         assert texts[:4] == [
-            f"Root: {tmp_path}/root",
+            f"Root: {tmp_path}/graph",
             f"Run Root: {tmp_path}/run",
             "Driver Name: vfs",
             "Driver Options: []",
@@ -149,7 +149,7 @@ class TestOpening:
     def test_flags_after_the_command_win_over_those_before(self, cli, tmp_path):
         cli.ok("create-layer", "--graph", f"{tmp_path}/other", "--id", "there")
         assert (tmp_path / "other/vfs/dir/there").is_dir()
-        assert not (tmp_path / "root").exists()
+        assert not (tmp_path / "graph").exists()
 
     def test_a_driver_alone_is_not_enough(self, cli):
         text = (
@@ -182,7 +182,7 @@ class TestOpening:
         assert cli.bare("layers", "--frob").status == 125
 
     def test_a_store_that_cannot_be_opened_is_told_on_standard_output(self, cli, tmp_path):
-        (tmp_path / "root").write_text("a file")
+        (tmp_path / "graph").write_text("a file")
         result = cli("layers")
         assert result.status == 1
         assert result.text.startswith("error initializing: ")
