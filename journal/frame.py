@@ -8,7 +8,8 @@ Rules of this module:
   length, chain link and sequence number. A length is never used before its checksum was right.
 * Both checksums are seeded with the segment's seed mixed with the frame's place, so bytes of
   another segment, another journal or another place in the same segment never validate.
-* The link hashes stored bytes, never a re-encoding.
+* The link hashes stored bytes, never a re-encoding. The body checksum covers the link too: else a
+  torn write could leave a frame whose checksums hold and whose link does not, which is damage.
 * Pure: bytes in, tuples out.
 """
 
@@ -173,7 +174,7 @@ def build(
         + crc.to_bytes(4, "little")
         + head
         + body
-        + TRAILER.pack(extend(crc, body), length, link),
+        + TRAILER.pack(extend(extend(crc, body), link), length, link),
         link,
     )
 
@@ -251,7 +252,7 @@ def parse(  # noqa: PLR0917 - the hot path of every reader
             fault = BODY_SHORT
             break
         body_crc, again, stored = unpack_trailer(buffer, end)
-        if again != length or extend(crc, buffer[body_at:end]) != body_crc:
+        if again != length or extend(extend(crc, buffer[body_at:end]), stored) != body_crc:
             fault = BODY_BAD
             break
         if (
@@ -330,8 +331,9 @@ def search(buffer: bytes, base: int, start: int, *, seed: int, extend: Extend) -
         promised = max(promised, promise)
         end = at + HEADER_SIZE + (length + 7 & -8)
         if end + TRAILER_SIZE <= len(buffer):
-            body_crc, again, _ = TRAILER.unpack_from(buffer, end)
-            if again == length and extend(crc, buffer[at + HEADER_SIZE : end]) == body_crc:
+            body_crc, again, link = TRAILER.unpack_from(buffer, end)
+            body = buffer[at + HEADER_SIZE : end]
+            if again == length and extend(extend(crc, body), link) == body_crc:
                 frames += 1
                 offsets.append(offset)
                 at = end + TRAILER_SIZE
