@@ -26,6 +26,7 @@ from cstorage.cli.invocation import (
     OK,
     Invocation,
     Output,
+    OutputRefused,
 )
 from cstorage.cli.quoting import well_formed
 from cstorage.cli.table import find
@@ -61,7 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _forget_stdout()
         return BROKEN_PIPE
-    except OSError as error:  # standard output could not take its text
+    except (OutputRefused, OSError) as error:  # output, or closing the store
+        _forget_stdout()
         _complain(out, describe(error))
         return FAILED
     return status
@@ -174,7 +176,7 @@ class CommandLine:
                     out=self.out,
                 )
             )
-        except BrokenPipeError:
+        except (BrokenPipeError, OutputRefused):
             raise
         except (StorageError, OSError, FileRefused) as error:
             self.out.error(describe(error))
@@ -281,8 +283,8 @@ def _forget_stdout() -> None:
 def _complain(out: Output, text: str) -> None:
     try:
         out.error(text)
-    except OSError:
-        _forget_stdout()
+    except OSError:  # there is nobody left to tell
+        pass
 
 
 if __name__ == "__main__":
