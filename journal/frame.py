@@ -179,8 +179,9 @@ def build(
 
 
 class Run(NamedTuple):
-    """Where a parse ended: offset in the file, last event sequence, link, why, last kind and the
-    offset of the last frame (-1 if none was parsed), number of frames."""
+    """Where a parse ended: offset in the file, last event sequence, last link, why, last kind and
+    offset of the last frame (-1 if none was parsed), number of frames, and what the next frame's
+    link is computed from (the last link, except after a repair; ``resumed``)."""
 
     offset: int
     sequence: int
@@ -189,6 +190,19 @@ class Run(NamedTuple):
     kind: int
     last: int
     frames: int
+    chain: bytes
+
+
+def resumed(body: bytes, kind: int) -> bytes | None:
+    """What the chain goes on from after a gap or a seal that a repair wrote, None if it does not
+    say. Gap: [first lost, last lost, reason, link to go on from, link of the next frame, …]; where
+    the former was lost too, the next frame's link is taken as stated ("=" before it)."""
+    value = decode(body)
+    if kind == SEAL:
+        return bytes(value[4]) if len(value) > 4 else None
+    if value[3] is not None:
+        return bytes(value[3])
+    return b"=" + value[4] if value[4] is not None else None
 
 
 def parse(
@@ -200,11 +214,13 @@ def parse(
     sequence: int,
     link: bytes,
     out: list[Frame] | None,
+    chain: bytes | None = None,
 ) -> Run:
     """Parse whole valid frames from the start of ``buffer``, which begins at file offset ``base``.
 
     Appends them to ``out`` (if given) and stops at the first byte that is not one, or after a
-    seal. ``UnsupportedFormat`` for a valid frame of an unknown kind that is not optional.
+    seal. ``chain`` is given where it is not ``link``. ``UnsupportedFormat`` for a valid frame of
+    an unknown kind that is not optional.
     """
     position = 0
     size = len(buffer)
@@ -213,6 +229,7 @@ def parse(
     new = tuple.__new__
     hasher = sha256
     following = sequence + 1
+    chain = chain or link
     kind, last, frames = 0, -1, 0
     fault = NONE
     while position < size:
@@ -239,7 +256,10 @@ def parse(
             break
         if (
             first != following
-            or hasher(link + buffer[position + 8 : end]).digest() != stored
+            or (
+                hasher(chain + buffer[position + 8 : end]).digest() != stored
+                and chain != b"=" + stored
+            )
             or promise > offset
             or (count == 0) == (kind_ == DATA)
         ):
@@ -262,9 +282,12 @@ def parse(
                 )
             )  # fmt: skip
         following = first + count
-        if kind_ == GAP:
-            following = int(decode(buffer[body_at : body_at + length])[1]) + 1
-        link = stored
+        link = chain = stored
+        if kind_ in (GAP, SEAL):
+            body = buffer[body_at : body_at + length]
+            chain = resumed(body, kind_) or stored
+            if kind_ == GAP:
+                following = int(decode(body)[1]) + 1
         kind, last = kind_, offset
         frames += 1
         position = stop
@@ -272,7 +295,7 @@ def parse(
             if position < size:
                 fault = CHAIN
             break
-    return Run(base + position, following - 1, link, fault, kind, last, frames)
+    return Run(base + position, following - 1, link, fault, kind, last, frames, chain)
 
 
 class Later(NamedTuple):

@@ -106,4 +106,7 @@ def create_container(inv: Invocation) -> int:
     if inv.json:
         inv.out.json(container_document(container))
         return OK
-    return _created(inv, container.id, container.names)
+    # Here the original puts all names on one line and does not end it.
+    inv.out.line(container.id)
+    inv.out.write("".join(f"\t{name}" for name in container.names))
+    return OK
