@@ -245,6 +245,14 @@ def _whiteout_time(step: Step, ours: Shown, theirs: Shown) -> tuple[Shown, Shown
     return ours, theirs
 
 
+@_rule("whiteout-links")
+def _whiteout_links(step: Step, ours: Shown, theirs: Shown) -> tuple[Shown, Shown]:
+    if step.command != "diff" or step.driver != "overlay":
+        return ours, theirs
+    line = re.compile(r"^(\('(?:.*/)?\.wh\.[^']*', '0', '0o0', 0, 0, 0, )'[^']*'", re.M)
+    return ours, theirs._replace(stdout=line.sub(r"\g<1>''", theirs.stdout))
+
+
 @_rule("broken-tar-words")
 def _broken_tar_words(step: Step, ours: Shown, theirs: Shown) -> tuple[Shown, Shown]:
     """Both refuse, both say so on standard error and nowhere else."""
@@ -263,9 +271,7 @@ def _broken_tar_words(step: Step, ours: Shown, theirs: Shown) -> tuple[Shown, Sh
 @_rule("help-words")
 def _help_words(step: Step, ours: Shown, theirs: Shown) -> tuple[Shown, Shown]:
     """Usage text: everything up to the command's name, the streams and the status count."""
-    usage = re.compile(
-        rf"(.*^Usage: PROGRAMME {step.command} \[options \[\.\.\.\]\] ).*", re.M | re.S
-    )
+    usage = re.compile(rf"(.*^Usage: PROGRAMME {step.command}\b).*", re.M | re.S)
     mine, other = usage.match(ours.stdout), usage.match(theirs.stdout)
     if mine is None or other is None or mine[1] != other[1]:
         return ours, theirs
@@ -296,16 +302,6 @@ def _volatile_order(step: Step, ours: Shown, theirs: Shown) -> tuple[Shown, Show
         ours._replace(stdout=ordered(ours.stdout)),
         theirs._replace(stdout=ordered(theirs.stdout)),
     )
-
-
-@_rule("create-container-lines")
-def _create_container_lines(step: Step, ours: Shown, theirs: Shown) -> tuple[Shown, Shown]:
-    if step.command not in ("create-container", "createcontainer") or not theirs.stdout:
-        return ours, theirs
-    first, *names = ours.stdout.removesuffix("\n").split("\n\t")
-    if names and theirs.stdout == first + "\n" + "".join(f"\t{name}" for name in names):
-        return ours, theirs._replace(stdout=ours.stdout)
-    return ours, theirs
 
 
 @_rule("digest-words")
