@@ -73,7 +73,7 @@ class CommandLine:
     """One command line on its way through the steps."""
 
     def __init__(self, words: Sequence[str], out: Output) -> None:
-        self.argv0 = words[0] if words else PROGRAM
+        self.argv0 = _as_typed(words[0] if words else PROGRAM)
         self.words = words[1:]
         self.program = ORIGINAL if os.path.basename(self.argv0) == ORIGINAL else PROGRAM
         self.out = out
@@ -247,6 +247,15 @@ class CommandLine:
                 f"internal error: {type(error).__name__}: {text}; run again with --debug"
             )
         return INTERNAL
+
+
+def _as_typed(argv0: str) -> str:
+    """The program's name as the user typed it, as far as that can be known.
+
+    A script found along PATH is started under its whole path, a compiled program under its name.
+    """
+    folder, name = os.path.split(argv0)
+    return name if folder and folder in os.get_exec_path() else argv0
 
 
 def _open(values: dict[str, Value], program: str) -> Store:
