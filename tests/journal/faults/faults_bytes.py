@@ -189,7 +189,7 @@ def sectors(count: Count, seed: int, deadline: float) -> None:
         world.fs.crash_at = world.fs.steps + 3  # lock note, write; between write and sync
         try:
             world.pair("a", 1900 if group % 2 else 700)
-        except BaseException as error:  # noqa: BLE001
+        except BaseException as error:
             if type(error).__name__ != "Crash":
                 raise
         full = raw(world)

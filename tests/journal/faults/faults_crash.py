@@ -56,7 +56,7 @@ def run_until(words: tuple[str, ...], crash_at: int, killed: bool = False) -> Wo
     return None
 
 
-def crash_points(  # noqa: PLR0917
+def crash_points(
     count: Count, variants: int, share: float, seed: int, deadline: float, lengths: int = 3
 ) -> None:
     """T2: every sequence of operations × every call × persistence variants."""

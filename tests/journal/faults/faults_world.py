@@ -128,7 +128,7 @@ def logs(fs: SimFs) -> dict[str, bytes]:
     }
 
 
-def check_recovery(  # noqa: PLR0917
+def check_recovery(
     disk: SimFs, clock: SimClock, acked: list[int], attempted: list[int], thorough: bool,
     snapshots: int = 0,
 ) -> None:  # fmt: skip
