@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 from duo import PEER, Duo, DuoMaker, Side
-from forkserver import ForkServer
 from rules import RULES, documented
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-from pathlib import Path
+    from pathlib import Path
 
 _USED: set[str] = set()
 _COMPARED: set[str] = set()
@@ -41,16 +39,6 @@ def duo_of(tmp_path: Path, clean_environment: dict[str, str]) -> DuoMaker:
         )
 
     return make
-
-
-@pytest.fixture(scope="session")
-def forks(
-    tmp_path_factory: pytest.TempPathFactory, clean_environment: dict[str, str]
-) -> Iterator[ForkServer]:
-    """A fast way to start ``cstorage``."""
-    server = ForkServer(tmp_path_factory.mktemp("forks"), clean_environment)
-    yield server
-    server.close()
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
-"""Starts ``cstorage`` by forking a process that has already imported it.
+"""Starts our programmes by forking a process that has already imported them.
 
 Each command is a process of its own, as from a shell, without the time that starting Python takes;
 generated sequences run thousands of them. As a programme, this file reads one JSON request a line
-(words of the command, files for its three streams) and answers with an exit status.
+(programme, words, files for its three streams) and answers with an exit status.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 
 class ForkServer:
-    """The caller's end; ``run`` has the shape of a side's own way to run a command."""
+    """The caller's end."""
 
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
         self._streams = [folder / name for name in ("in", "out", "err")]
@@ -28,12 +28,16 @@ class ForkServer:
             text=True,
         )
 
-    def run(self, words: list[str], stdin: bytes) -> tuple[int, bytes, bytes]:
+    def run(
+        self, words: list[str], stdin: bytes, programme: str = "cstorage"
+    ) -> tuple[int, bytes, bytes]:
+        """Exit status (negative for a signal), standard output, standard error."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         source, out, err = self._streams
         source.write_bytes(stdin)
-        request = {"words": words, "streams": [str(path) for path in self._streams]}
+        streams = [str(path) for path in self._streams]
+        request = {"programme": programme, "words": words, "streams": streams}
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
         answer = self._process.stdout.readline()
@@ -68,7 +72,10 @@ def _serve() -> None:
 
 
 def _command(request: dict[str, Any]) -> None:
-    from cstorage.cli.main import main
+    if request["programme"] == "cstorage":
+        from cstorage.cli.main import main
+    else:
+        from cstorage.cli.journal_main import main
 
     modes = (os.O_RDONLY, *[os.O_WRONLY | os.O_CREAT | os.O_TRUNC] * 2)
     for number, (path, mode) in enumerate(zip(request["streams"], modes, strict=True)):
@@ -76,7 +83,7 @@ def _command(request: dict[str, Any]) -> None:
         os.dup2(fd, number)
         os.close(fd)
     sys.stdin, sys.stdout, sys.stderr = (os.fdopen(n, "r" if n == 0 else "w") for n in range(3))
-    sys.argv = ["cstorage", *request["words"]]
+    sys.argv = [request["programme"], *request["words"]]
     status: Any = 1
     try:
         status = main()
