@@ -93,7 +93,7 @@ def quick(name: str) -> None:
         by.fills(count, 1, soon)
         by.flips(count, 1, time.monotonic() + 3)
     elif name == "T2":
-        cr.adoption(count, 4)
+        cr.adoption(count, 8)
         cr.crash_points(count, 12, 0.02, 1, soon, lengths=2)
         cr.crash_points(count, 12, 0.03, 1, soon)
     elif name == "T3":

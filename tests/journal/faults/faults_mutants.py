@@ -75,8 +75,8 @@ MUTANTS = (
     Mutant("no sequence check", "frame", "            first != following\n            or (", "            (",
            ("T1",)),
     Mutant("links outside the body checksum", "frame",
-           "+ TRAILER.pack(extend(extend(crc, body), link), length, link)",
-           "+ TRAILER.pack(extend(crc, body), length, link)", ("T1",)),
+           "extend(extend(crc, body), link)\0extend(extend(crc, buffer[body_at:end]), stored)",
+           "extend(crc, body)\0extend(crc, buffer[body_at:end])", ("T1",)),
     Mutant("trust a snapshot by its name", "snapshots", "            self._find_reference(name, said)\n", "",
            ("T7",)),
     Mutant("name a snapshot before it is synced", "snapshot", "        fs.fdatasync(fd)\n", "", ("T2",)),
@@ -98,8 +98,11 @@ MUTANTS = (
            ("T8",)),
     Mutant("durable readers see everything", "reader", "if not self.durable else self._durable_count()",
            "", ("T8",)),
-    Mutant("believe the mark of another boot", "mark", "mark.boot_id != boot_id or boot_id == bytes(16)",
-           "False", ("T2", "T9")),
+    Mutant("durability mark before the sync", "writer",
+           "        try:\n            self._fs.fdatasync(self.fd)\n        except OSError as error:\n            self._die",
+           "        self._mark.store(place.segment, place.offset, place.sequence, self.epoch)\n"
+           "        try:\n            self._fs.fdatasync(self.fd)\n        except OSError as error:\n            self._die",
+           ("T8", "T2")),
     Mutant("prune below the newest snapshot", "archive", "limit = sorted(good, reverse=True)[1]",
            "limit = sorted(good, reverse=True)[0]", ("T8",)),
     Mutant("prune without a prune frame", "archive",
@@ -123,9 +126,12 @@ class _Loader(importlib.machinery.SourceFileLoader):
 
     def get_code(self, fullname: str) -> Any:
         source = Path(self.path).read_text()
-        if source.count(self.mutant.old) < 1:
-            raise SystemExit(f"the mutant {self.mutant.name!r} does not fit the source any more")
-        return compile(source.replace(self.mutant.old, self.mutant.new), self.path, "exec")
+        pairs = zip(self.mutant.old.split("\0"), self.mutant.new.split("\0"), strict=True)
+        for old, new in pairs:
+            if old not in source:
+                raise SystemExit(f"the mutant {self.mutant.name!r} does not fit the source")
+            source = source.replace(old, new)
+        return compile(source, self.path, "exec")
 
 
 class _Finder(importlib.abc.MetaPathFinder):

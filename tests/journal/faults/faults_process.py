@@ -368,6 +368,17 @@ def locks(count: Count) -> None:
         base = f"{root}/j"
         one = Journal.open(base, "w", create=True, reserve_bytes=0)
         two = Journal.open(base, "w", lock_timeout_s=0.01)
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                one.commit([["e", 1, ""]])
+            except JournalError:
+                code = 0
+            finally:
+                os._exit(code)
+        if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]):
+            raise Violation("T3 a forked child writes")
         with one.writer():
             Journal.open(base, "w").close()
             os.close(os.open(f"{base}/lock", os.O_RDONLY))

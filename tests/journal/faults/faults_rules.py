@@ -116,7 +116,7 @@ def durable_level(count: Count) -> None:
 
 def pruning(count: Count) -> None:
     """History goes only below two verified snapshots, and says so; crash points inside."""
-    plain = rich()
+    plain = rich(6)
     start = plain.fs.steps
     journal = plain.open("a")
     second = sorted((s.sequence for s in listing(plain)), reverse=True)[1]
@@ -125,14 +125,14 @@ def pruning(count: Count) -> None:
     first = next(journal.frames())
     if not gone or first.position.sequence > second:
         raise Violation("pruning removed more than the second snapshot covers")
-    old = rich().open("a").reader().position
+    old = rich(6).open("a").reader().position
     try:
         journal.reader(old)
         raise Violation("a reader goes on over pruned history")
     except ResyncRequired:
         pass
     for at in range(1, calls + 1):
-        world = rich()
+        world = rich(6)
         world.fs.crash_at = world.fs.steps + at
         try:
             prune(world.open("a"))
