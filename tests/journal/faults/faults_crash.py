@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from faults_simfs import Crash, Violation
 from faults_world import World, check_order, check_recovery, numbers_of
 
-from journal import Journal, JournalError
+from journal import Journal, JournalError, WriterPoisoned
 
 OPERATIONS: dict[str, Callable[[World], None]] = {
     "small": lambda w: w.commit("a", 10),
@@ -136,7 +136,7 @@ def adoption(count: Count, variants: int) -> None:
                     break
                 for variant in range(variants):
                     count.states += 1
-                    disk = twin.fs.crashed(variant)
+                    disk = twin.fs.crashed(variant if variant < 2 else variant * 7919 + later)
                     twin.clock.boot += 1
                     try:
                         check_recovery(disk, twin.clock, twin.acked, twin.attempted, False)
@@ -166,23 +166,21 @@ def sync_failures(count: Count) -> None:
         world.fs.fail_mode = mode
         where = f"T6 sync {point} ({plain.fs.calls[point - 1]}) model {mode} error {code}"
         failed = False
+        name = "a"
+        dead = ""
         try:
             world.open("a")
             for word in history:
+                name = "b" if word == "other" else "a"
                 OPERATIONS[word](world)
-        except (JournalError, OSError):
+        except (JournalError, OSError) as error:
             failed = True
+            dead = name if isinstance(error, WriterPoisoned) else ""
         if not failed and world.fs.steps >= point and word_matters(plain, point):
             raise Violation(f"{where}: the failure was not reported")
-        poisoned = any(
-            j._appender is not None and j._appender._poison is not None
-            for j in world.objects.values()
-        )
-        if poisoned:
-            journal = next(j for j in world.objects.values()
-                           if j._appender is not None and j._appender._poison is not None)
+        if dead:
             try:
-                journal.commit([world.event(5)])
+                world.objects[dead].commit([world.event(5)])
             except JournalError:
                 pass
             else:
