@@ -322,9 +322,6 @@ class Appender:
     def _attach(self, cursor: Cursor) -> None:
         """Open the last segment for writing and make what it holds durable."""
         number = cursor.header.number
-        if cursor.sealed:
-            self._extend = extender(cursor.header.algorithm)
-            return
         if self.fd >= 0 and (self._acked is None or self._acked.segment != number):
             fd, self.fd = self.fd, -1
             self._fs.close(fd)
@@ -338,6 +335,13 @@ class Appender:
         self.epoch = max(self.epoch, mark.epoch if mark else self._last_epoch(cursor))
         if mark is not None and (mark.segment, mark.offset) >= (number, cursor.offset):
             self.synced = cursor.offset
+        elif cursor.sealed:
+            # The seal may be visible and not durable; its segment gets a successor next.
+            durability, self.durability = self.durability, "commit"
+            try:
+                self._sync(cursor.position)
+            finally:
+                self.durability = durability
         elif cursor.last_kind == fr.CLOSE:
             self.synced = cursor.last_offset
         elif cursor.offset == sg.HEADER_SIZE:
@@ -629,6 +633,8 @@ class Appender:
         except (JournalError, OSError):
             return  # someone else writes: their frames carry the promise on
         try:
+            if self.cursor is None or self.cursor.sealed:
+                return  # nothing may follow a seal
             durability, self.durability = self.durability, "none"
             try:
                 self._write([Request(fr.CLOSE, encode([self.epoch]), 0)])
