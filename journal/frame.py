@@ -339,7 +339,7 @@ def _place_of(extend: Extend, seed: int, head: bytes, crc: int) -> int:
     return place << 3
 
 
-def search(  # noqa: PLR0917 - one question
+def search(
     buffer: bytes, base: int, start: int, *, seed: int, extend: Extend, sequence: int = 0
 ) -> Later:
     """Look for frames anywhere at or after ``start`` (offset in ``buffer``): evidence for or
