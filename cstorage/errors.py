@@ -92,6 +92,13 @@ class BigDataUnknown(UnknownItemError, FileNotFoundError):
 
     sentinel = "file does not exist"
 
+    @classmethod
+    def at(cls, path: str) -> BigDataUnknown:
+        """The form that containers use: the system's words for the file that is not there."""
+        error = cls(f"open {path}")
+        error.sentinel = "no such file or directory"
+        return error
+
 
 class DirectoryFileUnknown(UnknownItemError, FileNotFoundError):
     """A container's directory has no such file (the system's not-exist condition)."""
@@ -207,6 +214,10 @@ class StoreDamaged(StorageError):
 
 class StoreBusy(StorageError):
     """The writer lock was not to be had in time; the text names the holder."""
+
+
+class OutcomeUnknown(StorageError):
+    """A sync failed: whether the change is durable is not known; reopening the store tells."""
 
 
 class ConfigError(StorageError):

@@ -10,9 +10,11 @@ Rules of the fields: semantics §2.4 (layers), §2.5 (images), §2.6 (containers
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from enum import IntEnum, StrEnum
-from typing import Any, NamedTuple, NewType
+from typing import TYPE_CHECKING, Any, NamedTuple, NewType
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 LayerID = NewType("LayerID", str)
 ImageID = NewType("ImageID", str)

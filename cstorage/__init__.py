@@ -1,0 +1,41 @@
+"""A local store for container layers, images and containers whose only truth is a journal.
+
+    import cstorage
+
+    with cstorage.open("/srv/store", "/run/store", driver="overlay") as store:
+        with open("rootfs.tar.gz", "rb") as archive:
+            layer = store.import_layer(archive, names=["base"])
+        image = store.create_image(names=["example/base:1"], layer=layer.id)
+        container = store.create_container(image.id, names=["work"])
+        path = store.mount(container.id)
+
+``open`` returns a ``Store``. Errors are in ``cstorage.errors``, record types in ``cstorage.model``,
+events in ``cstorage.events``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cstorage.store.mapping import MapOptions
+    from cstorage.store.opening import open_store as open
+    from cstorage.store.store import Store
+
+__all__ = ["MapOptions", "Store", "open"]
+
+_HOME = {
+    "open": ("cstorage.store.opening", "open_store"),
+    "Store": ("cstorage.store.store", "Store"),
+    "MapOptions": ("cstorage.store.mapping", "MapOptions"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for when it is asked for: commands load only what they use."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    module, attribute = _HOME[name]
+    return getattr(import_module(module), attribute)

@@ -1,0 +1,43 @@
+"""How configuration and flags come together.
+
+Rules (cli.md §1.1, §1.2): the configuration is read only when none of graph root, run root, driver
+and driver options was given before the command; flags after the command replace single values of
+it. Unlike the original, an image store or transience given before the command is never lost.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cstorage.cli.goflags import Value
+
+
+def rootless() -> bool:
+    """Whether the process counts as one without real root's powers (cli.md §1.5)."""
+    environ = os.environ
+    if environ.get("_CONTAINERS_USERNS_CONFIGURED"):
+        return True
+    return environ.get("_CONTAINERS_ROOTLESS_UID", "") not in ("", "0") or os.geteuid() != 0
+
+
+def given(values: dict[str, Value]) -> bool:
+    """Whether any of the flags was given that keep the configuration from being read."""
+    return any(values[key] for key in ("graph", "run", "storage_driver", "storage_opt"))
+
+
+def configured(values: dict[str, Value]) -> dict[str, Value]:
+    """``values`` with the configuration below those that were given. Raises ``ConfigError``."""
+    from cstorage.config import load
+
+    found = load()
+    return {
+        **values,
+        "graph": found.graph_root,
+        "run": found.run_root,
+        "storage_driver": found.driver,
+        "storage_opt": found.driver_options,
+        "image_store": values["image_store"] or found.image_store,
+        "transient_store": values["transient_store"] or found.transient_store,
+    }

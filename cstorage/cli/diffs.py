@@ -1,0 +1,86 @@
+"""changes, diffsize, diff, applydiff."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cstorage.cli.invocation import FAILED, OK
+from cstorage.cli.quoting import go_quote, json_text
+from cstorage.cli.streams import Target, source
+from cstorage.errors import NotSupported, UnsupportedCompression
+from cstorage.model import ChangeKind, Compression
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cstorage.cli.invocation import Invocation
+
+_WORDS = {ChangeKind.MODIFY: "Modify", ChangeKind.ADD: "Add", ChangeKind.DELETE: "Delete"}
+
+
+def changes(inv: Invocation) -> int:
+    """``changes``."""
+    found = inv.store.changes(inv.arg(0), inv.arg(1))
+    out = inv.out
+    if not inv.json:
+        for change in found:
+            out.line(f"{_WORDS[change.kind]} {go_quote(change.path)}")
+        return OK
+    before = "["
+    for change in found:
+        path = change.path.decode("utf-8", "surrogateescape")
+        out.write(before + json_text({"Path": path, "Kind": int(change.kind)}))
+        before = ","
+    out.write("null\n" if before == "[" else "]\n")
+    return OK
+
+
+def diffsize(inv: Invocation) -> int:
+    """``diffsize``."""
+    inv.out.line(f"{inv.store.diff_size(inv.arg(0), inv.arg(1))}")
+    return OK
+
+
+def diff(inv: Invocation) -> int:
+    """``diff``: of several compression flags the last of u, c, b, x wins."""
+    compression: Compression | None = None
+    for key, choice in (
+        ("uncompressed", Compression.NONE),
+        ("gzip", Compression.GZIP),
+        ("bzip2", Compression.BZIP2),
+        ("xz", Compression.XZ),
+    ):
+        if inv.flag(key):
+            compression = choice
+    store = inv.store
+    with Target(inv) as sink:
+        layer = store.layer(inv.arg(0))
+        wanted = layer.diff.compression if compression is None else compression
+        if wanted in (Compression.BZIP2, Compression.XZ):
+            ending = "bz2" if wanted is Compression.BZIP2 else "xz"
+            raise UnsupportedCompression(f"unsupported compression format tar.{ending}")
+        store.diff(layer.id, sink, inv.arg(1), compression)
+    return OK
+
+
+def applydiff(inv: Invocation) -> int:
+    """``applydiff``."""
+    with source(inv) as stream:
+        inv.store.apply_diff(inv.arg(0), stream)
+    return OK
+
+
+def applydiff_staged(inv: Invocation) -> int:
+    """``applydiff-using-staging-dir``: only with partial images, only where the driver can."""
+    pulls: Mapping[str, str] = {}
+    if inv.configured:
+        from cstorage.config import load
+
+        pulls = load().pull_options or {}
+    if pulls.get("enable_partial_images") != "true":
+        inv.out.error("partial images are disabled")
+        return FAILED
+    if inv.store.driver_name != "overlay":
+        inv.out.error(f"graph driver {inv.store.driver_name} does not support partial pull")
+        return FAILED
+    raise NotSupported("applying a staging directory; use import-layer with a tar of it")

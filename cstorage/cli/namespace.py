@@ -1,0 +1,176 @@
+"""Running a part of a command in a new user and mount namespace.
+
+Rules: the caller's own ID becomes 0, its subordinate ranges (/etc/subuid, /etc/subgid) follow from
+1 upward; real root keeps all its IDs as they are. The child is marked by the environment variables
+that the original uses, so that nothing enters a namespace twice (cli.md §1.5, §8.8).
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+from cstorage.cli.wording import describe, log_line
+from cstorage.errors import StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+_CLONE_NEWNS = 0x00020000
+_CLONE_NEWUSER = 0x10000000
+_DONE = "_CONTAINERS_USERNS_CONFIGURED"
+
+
+class NamespaceRefused(StorageError):
+    """The kernel or the ID map helpers did not let us have a user namespace."""
+
+
+class _Span(NamedTuple):
+    """``size`` IDs from ``inside`` in the namespace are those from ``outside`` out of it."""
+
+    inside: int
+    outside: int
+    size: int
+
+
+def configured() -> bool:
+    """Whether this process is in such a namespace already."""
+    if os.environ.get(_DONE):
+        return True
+    return os.geteuid() == 0 and os.environ.get("_CONTAINERS_ROOTLESS_UID", "") not in ("", "0")
+
+
+def run_inside(work: Callable[[], int]) -> int:
+    """Run ``work`` in a child in new namespaces; its exit status. Output must be flushed."""
+    uid, gid = os.geteuid(), os.getegid()
+    uids, gids = _spans("uid", uid), _spans("gid", gid)
+    ready_r, ready_w = os.pipe()
+    go_r, go_w = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(ready_r)
+        os.close(go_w)
+        os._exit(_child(work, ready_w, go_r, (uid, gid)))
+    os.close(ready_w)
+    os.close(go_r)
+    try:
+        if os.read(ready_r, 1):
+            _write_maps(child, "uid", uids)
+            _write_maps(child, "gid", gids)
+            os.write(go_w, b"1")
+    finally:
+        os.close(ready_r)
+        os.close(go_w)
+        _, status = os.waitpid(child, 0)
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code
+
+
+def _child(work: Callable[[], int], ready: int, go: int, ids: tuple[int, int]) -> int:
+    """The child's whole life; never returns into the caller's frames."""
+    import sys
+    import traceback
+
+    try:
+        _unshare()
+        os.write(ready, b"1")
+        os.close(ready)
+        if not os.read(go, 1):
+            return 1
+        os.close(go)
+        os.setresgid(0, 0, 0)
+        os.setresuid(0, 0, 0)
+        os.environ[_DONE] = "done"
+        os.environ["_CONTAINERS_ROOTLESS_UID"] = str(ids[0])
+        os.environ["_CONTAINERS_ROOTLESS_GID"] = str(ids[1])
+        status = work()
+        sys.stdout.flush()
+        return status
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        return 141
+    except (StorageError, OSError) as error:
+        os.write(2, f"{describe(error)}\n".encode("utf-8", "surrogateescape"))
+        return 1
+    except BaseException:
+        os.write(2, traceback.format_exc().encode("utf-8", "surrogateescape"))
+        return 2
+
+
+def _unshare() -> None:
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNS):
+        raise NamespaceRefused(
+            f"cannot make a user namespace: {os.strerror(ctypes.get_errno())}; "
+            "see user.max_user_namespaces and the system's policy on user namespaces"
+        )
+
+
+def _spans(kind: str, own: int) -> list[_Span]:
+    """The map of one kind of ID for the caller."""
+    if own == 0:
+        with open(f"/proc/self/{kind}_map", encoding="ascii") as file:
+            ranges = [tuple(map(int, line.split())) for line in file]
+        return [_Span(inside, inside, size) for inside, _, size in ranges]
+    spans = [_Span(0, own, 1)]
+    inside = 1
+    for start, size in _subordinate(kind):
+        spans.append(_Span(inside, start, size))
+        inside += size
+    return spans
+
+
+def _subordinate(kind: str) -> Sequence[tuple[int, int]]:
+    """The caller's subordinate ranges; none is worth a warning, not an error."""
+    import pwd
+
+    from cstorage import idmap
+
+    path = f"/etc/sub{kind}"
+    uid = os.geteuid()
+    try:
+        user = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        user = str(uid)
+    found: Sequence[tuple[int, int]] = ()
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            found = idmap.subordinate_ranges(file.read(), user, uid, path=path)
+    except (OSError, StorageError) as error:
+        _warn(f"Reading allowed ID mappings: {describe(error)}")
+    if not found:
+        _warn(f'Found no {kind.upper()} ranges set aside for user "{user}" in {path}.')
+    return found
+
+
+def _warn(text: str) -> None:
+    os.write(2, f"{log_line('warning', text)}\n".encode("utf-8", "surrogateescape"))
+
+
+def _write_maps(pid: int, kind: str, spans: list[_Span]) -> None:
+    """Give process ``pid`` its map: by the helper where ranges of others are in it."""
+    if len(spans) > 1 and os.geteuid() != 0:
+        import subprocess
+
+        words = [str(number) for span in spans for number in span]
+        try:
+            subprocess.run([f"new{kind}map", str(pid), *words], check=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise NamespaceRefused(
+                f"new{kind}map failed: {error}; it comes with the uidmap package"
+            ) from None
+        return
+    if kind == "gid" and os.geteuid() != 0:
+        _write(f"/proc/{pid}/setgroups", "deny")
+    _write(f"/proc/{pid}/{kind}_map", "".join(f"{a} {b} {c}\n" for a, b, c in spans))
+
+
+def _write(path: str, text: str) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, text.encode("ascii"))
+    finally:
+        os.close(fd)

@@ -1,0 +1,110 @@
+"""Commands about the store as a whole: status, version, gc, wipe, shutdown, dedup, config."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cstorage.cli.invocation import FAILED, OK
+from cstorage.cli.wording import describe
+from cstorage.errors import StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cstorage.cli.invocation import Invocation
+
+
+def status(inv: Invocation) -> int:
+    """``status``: the original writes the text to standard error."""
+    store = inv.store
+    rows = [
+        ("Root", str(store.graph_root)),
+        ("Run Root", str(store.run_root)),
+        ("Driver Name", store.driver_name),
+        ("Driver Options", f"[{' '.join(store.driver_options)}]"),
+    ]
+    return _pairs(inv, [*rows, *store.status()])
+
+
+def version(inv: Invocation) -> int:
+    """``version``: the original writes the text to standard error; nothing if it is unknown."""
+    known = inv.store.version()
+    return _pairs(inv, [("Version", known)] if known else [])
+
+
+def _pairs(inv: Invocation, pairs: Sequence[tuple[str, str]]) -> int:
+    if inv.json:
+        inv.out.json([[key, value] for key, value in pairs])
+    else:
+        for key, value in pairs:
+            inv.out.error(f"{key}: {value}")
+    return OK
+
+
+def gc(inv: Invocation) -> int:
+    """``gc``: ends with a forced shutdown, whose refusal changes nothing."""
+    inv.store.garbage_collect()
+    if inv.json:
+        inv.out.json("")
+    forced_shutdown(inv)
+    return OK
+
+
+def forced_shutdown(inv: Invocation) -> None:
+    """Unmount everything; what was mounted is told on standard error."""
+    try:
+        inv.store.shutdown(force=True)
+    except (StorageError, OSError) as error:
+        inv.out.error(f"shutdown: {describe(error)}")
+
+
+def wipe(inv: Invocation) -> int:
+    """``wipe``."""
+    try:
+        inv.store.wipe()
+    except (StorageError, OSError) as error:
+        return _failed(inv, f"wipe: {describe(error)}", quiet=False)
+    if inv.json:
+        inv.out.json("")
+    return OK
+
+
+def shutdown(inv: Invocation) -> int:
+    """``shutdown``: fails when something was mounted, also if ``--force`` unmounted it."""
+    try:
+        inv.store.shutdown(force=inv.flag("force"))
+    except (StorageError, OSError) as error:
+        return _failed(inv, f"shutdown: {describe(error)}", quiet=True)
+    if inv.json:
+        inv.out.json("")
+    return OK
+
+
+def dedup(inv: Invocation) -> int:
+    """``dedup``."""
+    method = inv.text("hash_method") or "crc"
+    if method not in ("crc", "size", "sha256"):
+        return _failed(inv, f"invalid hash method: {method}", quiet=False)
+    saved = inv.store.dedup(method)
+    if inv.json:
+        inv.out.json({"Deduped": saved})
+    else:
+        inv.out.line(f"Deduplicated {saved} bytes")
+    return OK
+
+
+def _failed(inv: Invocation, text: str, *, quiet: bool) -> int:
+    """The error as a line; as JSON the empty object that the original makes of it."""
+    if inv.json:
+        inv.out.json({})
+    if not (inv.json and quiet):
+        inv.out.error(text)
+    return FAILED
+
+
+def config(inv: Invocation) -> int:
+    """``config``: the configuration, not what flags made of it."""
+    from cstorage.config import load, to_json
+
+    inv.out.line(to_json(load()))
+    return OK

@@ -1,0 +1,65 @@
+"""Files and standard streams that commands read from and write to."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, BinaryIO
+
+from cstorage.cli.wording import FileRefused, open_file, system_text
+
+if TYPE_CHECKING:
+    from cstorage.cli.invocation import Invocation
+
+_BUFFER = 1 << 20
+
+
+def source(inv: Invocation) -> BinaryIO:
+    """What ``--file`` names, else standard input; the caller closes it."""
+    path = inv.text("file")
+    if path:
+        return os.fdopen(open_file(path, "r"), "rb", buffering=_BUFFER)
+    return standard_input()
+
+
+def standard_input() -> BinaryIO:
+    """Standard input as bytes; closing it leaves descriptor 0 open."""
+    buffer = getattr(sys.stdin, "buffer", None)
+    if buffer is None:
+        raise FileRefused("read /dev/stdin: bad file descriptor")
+    try:
+        return os.fdopen(os.dup(buffer.fileno()), "rb", buffering=_BUFFER)
+    except (OSError, ValueError):  # not a descriptor: a stream put in its place
+        return buffer  # type: ignore[no-any-return]
+
+
+def read_all(path: str) -> bytes:
+    """The whole content of the file ``path``."""
+    with os.fdopen(open_file(path, "r"), "rb") as file:
+        try:
+            return file.read()
+        except OSError as error:
+            error.filename = path
+            raise FileRefused(system_text(error, "read")) from None
+
+
+class Target:
+    """Where data goes: the file that ``--file`` names, made or emptied at once, else stdout."""
+
+    def __init__(self, inv: Invocation) -> None:
+        path = inv.text("file")
+        self._file: BinaryIO | None = None
+        if path:
+            self._file = os.fdopen(open_file(path, "w"), "wb", buffering=0)
+        else:
+            inv.out.flush()
+        self.stream: BinaryIO = self._file or inv.out.raw
+
+    def __enter__(self) -> BinaryIO:
+        return self.stream
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is None:
+            self.stream.flush()
+        else:
+            self._file.close()

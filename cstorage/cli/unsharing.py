@@ -1,0 +1,43 @@
+"""``unshare``: a command in a new user namespace."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from cstorage.cli.invocation import FAILED, OK
+from cstorage.cli.quoting import go_quote
+
+if TYPE_CHECKING:
+    from cstorage.cli.invocation import Invocation
+
+
+def unshare(inv: Invocation) -> int:
+    """Run the command, by default the user's shell; any failure of it is exit status 1."""
+    from cstorage.cli.namespace import configured, run_inside
+
+    inv.out.flush()
+    if configured():
+        return _execute(inv)
+    return run_inside(lambda: _execute(inv))
+
+
+def _execute(inv: Invocation) -> int:
+    import signal
+    import subprocess
+
+    words = inv.args or [os.environ.get("SHELL") or "/bin/sh"]
+    try:
+        code = subprocess.run(words, check=False).returncode
+    except FileNotFoundError:
+        if "/" in words[0]:
+            inv.out.error(f"fork/exec {words[0]}: no such file or directory")
+        else:
+            inv.out.error(f"exec: {go_quote(words[0])}: executable file not found in $PATH")
+        return FAILED
+    if code < 0:
+        name = signal.strsignal(-code) or f"signal {-code}"
+        inv.out.error(f"signal: {name.lower()}")
+    elif code:
+        inv.out.error(f"exit status {code}")
+    return FAILED if code else OK

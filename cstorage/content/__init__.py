@@ -1,0 +1,102 @@
+"""Content-addressed immutable files: big data, recipes and file manifests by their SHA-256.
+
+Layout below the content root: ``sha256/<first two digits>/<64 digits>``, mode 0600.
+
+Rules:
+
+* "Is stored" is the contract, not "I stored it": putting the same bytes twice is one file.
+* A file appears under its final name only by ``rename``, complete and synced, and only while the
+  caller holds the store's writer lock, because removal happens under it too (architecture §4).
+* Reading verifies: ``read`` compares the digest before it returns, else raises ``ContentDamaged``.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from pathlib import Path
+from typing import BinaryIO
+
+from cstorage.errors import StorageError
+
+
+class ContentDamaged(StorageError):
+    """A content file is missing or its bytes do not have its digest."""
+
+
+class ContentStore:
+    """The content folder of one store; makes its directories when first written."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def path(self, key: str) -> Path:
+        """Where the bytes with SHA-256 ``key`` (64 hex digits) are or would be."""
+        return self.root / "sha256" / key[:2] / key
+
+    def holds(self, key: str) -> bool:
+        return self.path(key).exists()
+
+    def open(self, key: str) -> BinaryIO:
+        """The file, for streaming; the digest is the reader's to check."""
+        try:
+            return self.path(key).open("rb")
+        except FileNotFoundError as error:
+            raise ContentDamaged(
+                f"content {key} is missing at {self.path(key)}; run check"
+            ) from error
+
+    def read(self, key: str) -> bytes:
+        """All bytes, verified. Raises ``ContentDamaged``."""
+        with self.open(key) as file:
+            data = file.read()
+        got = hashlib.sha256(data).hexdigest()
+        if got != key:
+            raise ContentDamaged(
+                f"content at {self.path(key)} has digest {got}, expected {key}; run check"
+            )
+        return data
+
+    def adopt(self, source: Path, key: str) -> None:
+        """Move ``source`` (complete, synced, same file system) to its place; writer lock held."""
+        target = self.path(key)
+        if target.exists():
+            source.unlink()
+            return
+        missing = [p for p in (target.parent, *target.parent.parents) if not p.exists()]
+        for directory in reversed(missing):
+            directory.mkdir(mode=0o700, exist_ok=True)
+        source.rename(target)
+        for directory in [target.parent, *(p.parent for p in missing)]:
+            sync_directory(directory)
+
+    def evict(self, key: str, trash: Path) -> None:
+        """Move the file into ``trash``; a missing file is fine. Writer lock held."""
+        for step in (lambda: self.path(key).rename(trash / key), self.path(key).parent.rmdir):
+            try:
+                step()
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.ENOTEMPTY):
+                    raise
+
+
+def sync_directory(path: Path) -> None:
+    """Make the directory entries of ``path`` durable."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def write_synced(path: Path, data: bytes) -> None:
+    """Create ``path`` (must not exist) with ``data``, mode 0600, and sync it."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(fd, view) :]
+        os.fdatasync(fd)
+    finally:
+        os.close(fd)

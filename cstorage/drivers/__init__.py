@@ -1,0 +1,1 @@
+"""Graph drivers: where layers live as file trees, behind one contract (``contract.py``)."""

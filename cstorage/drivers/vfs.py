@@ -1,0 +1,323 @@
+"""The vfs driver: every layer is a complete file tree in ``<home>/dir/<id>``.
+
+Works everywhere and costs space, less where files can share their extents (``copytree``). Nothing
+is mounted: ``mount`` returns the directory, a layer counts as mounted while it exists. Whiteouts
+are carried out on applying (AUFS rule). Sources: drivers-and-formats §1.3, §4.1.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, BinaryIO
+
+from cstorage.drivers import naive, options, publication
+from cstorage.drivers.contract import (
+    NO_MAPS,
+    PLAIN_MOUNT,
+    DriverOptions,
+    LayerPlan,
+    MountOptions,
+    PayloadReader,
+    Prepared,
+    StrPath,
+    checked_id,
+)
+from cstorage.errors import DriverError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from cstorage.archive.apply import ApplyOptions
+    from cstorage.archive.compression import ByteSink, ByteSource
+    from cstorage.model import Change, DiffSummary, IDMaps
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_BASE_MODE = 0o555
+
+
+class VfsDriver:
+    """See the module."""
+
+    name = "vfs"
+
+    def __init__(self, given: DriverOptions) -> None:
+        self.home = os.fspath(given.home)
+        self.image_home = os.fspath(given.image_home)
+        self.ignore_chown_errors = False
+        self._own = [home for home in (self.home, self.image_home) if home]
+        self._homes = [*self._own, *(os.fspath(home) for home in given.additional_homes)]
+        for key, value, text in options.addressed_to(self.name, given.options):
+            if key == "mountopt":
+                raise DriverError(
+                    "vfs driver does not support mount options",
+                    hint="remove mountopt, or use the overlay driver",
+                )
+            if key == "ignore_chown_errors":
+                self.ignore_chown_errors = options.boolean(value)
+            elif key not in options.IMAGE_STORE_KEYS:
+                raise options.unknown(key, text)
+
+    @property
+    def can_shift_ids(self) -> bool:
+        return False
+
+    def can_shift(self, _maps: IDMaps, /) -> bool:
+        return False
+
+    @property
+    def stages_content(self) -> bool:
+        return False
+
+    # -- making layers ---------------------------------------------------------------------------
+
+    def prepare(self, plan: LayerPlan, work: StrPath, parent: Prepared | None = None) -> Prepared:
+        checked_id(plan.id)
+        if plan.storage_options:
+            raise DriverError("--storage-opt is not supported for vfs")
+        below = plan.template or plan.parent
+        source = ""
+        if parent is not None:
+            source = parent.path
+        elif below:
+            source = self._path(below)
+        path = f"{os.fspath(work)}/{plan.id}"
+        os.mkdir(path, 0o700)
+        root = -1
+        try:
+            root = os.open(path, _DIRECTORY | os.O_NOFOLLOW)
+            self._fill(plan, root, source)
+        except BaseException:
+            if root >= 0:
+                os.close(root)
+            from cstorage.drivers.removal import remove_tree
+
+            remove_tree(path)
+            raise
+        home = self.home if plan.writable or not self.image_home else self.image_home
+        prepared = Prepared(plan, path, root, home)
+        prepared.filled = bool(source)
+        return prepared
+
+    def _fill(self, plan: LayerPlan, root: int, source: str) -> None:
+        if not source:
+            if plan.maps:
+                from cstorage.idmap import root_pair
+
+                os.fchown(root, *root_pair(plan.maps))
+            os.fchmod(root, _BASE_MODE)
+            return
+        from cstorage.drivers.copytree import TreeCopier
+
+        owners = None
+        if plan.maps != plan.parent_maps:
+            from cstorage.drivers.chown import Owners
+            from cstorage.idmap import root_pair
+
+            root_pair(plan.maps)  # a map that cannot express the container's root is an error
+            owners = Owners(plan.parent_maps, plan.maps)
+        origin = os.open(source, _DIRECTORY | os.O_NOFOLLOW)
+        try:
+            TreeCopier(owners).copy(origin, root)
+        finally:
+            os.close(origin)
+
+    def apply(
+        self,
+        prepared: Prepared,
+        source: ByteSource,
+        options: ApplyOptions | None = None,
+        *,
+        recipe: BinaryIO | None = None,
+        manifest: BinaryIO | None = None,
+    ) -> DiffSummary:
+        from cstorage.archive.apply import apply_layer
+
+        prepared.filled = True
+        chosen = self._apply_options(options, prepared.plan.maps)
+        return apply_layer(source, prepared.root_fd, chosen, recipe=recipe, manifest=manifest)
+
+    def apply_to(
+        self,
+        layer_id: str,
+        source: ByteSource,
+        options: ApplyOptions | None = None,
+        *,
+        maps: IDMaps = NO_MAPS,
+        recipe: BinaryIO | None = None,
+        manifest: BinaryIO | None = None,
+    ) -> DiffSummary:
+        from cstorage.archive.apply import apply_layer
+
+        path = self._path(layer_id)
+        if not any(path.startswith(f"{home}/dir/") for home in self._own):
+            raise DriverError(f"layer {layer_id} is in a read-only store")
+        root = os.open(path, _DIRECTORY | os.O_NOFOLLOW)
+        try:
+            chosen = self._apply_options(options, maps)
+            return apply_layer(source, root, chosen, recipe=recipe, manifest=manifest)
+        finally:
+            os.close(root)
+
+    def _apply_options(self, given: ApplyOptions | None, maps: IDMaps) -> ApplyOptions:
+        from cstorage.archive.apply import ApplyOptions
+        from cstorage.archive.whiteouts import WhiteoutFormat
+
+        base = given or ApplyOptions(WhiteoutFormat.REMOVE)
+        return base._replace(
+            whiteouts=WhiteoutFormat.REMOVE,
+            maps=maps,
+            ignore_chown_errors=self.ignore_chown_errors,
+            force_mask=None,
+        )
+
+    def make_durable(self, prepared: Prepared) -> None:
+        if prepared.filled:
+            publication.sync_content(prepared)
+        else:
+            os.fsync(prepared.root_fd)
+
+    # -- publishing and withdrawing --------------------------------------------------------------
+
+    def publish(self, prepared: Prepared) -> None:
+        layers = f"{prepared.home}/dir"
+        if not os.path.isdir(layers):
+            os.makedirs(prepared.home, mode=0o700, exist_ok=True)
+            os.makedirs(layers, mode=0o700, exist_ok=True)
+            publication.sync_directory(prepared.home)
+        publication.move_into_place(prepared, f"{layers}/{prepared.plan.id}")
+        publication.sync_directory(layers)
+
+    def withdraw(self, layer_id: str, trash: StrPath) -> bool:
+        checked_id(layer_id)
+        found = False
+        for home in self._own:
+            path = f"{home}/dir/{layer_id}"
+            if os.path.lexists(path):
+                found |= publication.move_to_trash(path, os.fspath(trash))
+        return found
+
+    # -- looking ---------------------------------------------------------------------------------
+
+    def _find(self, layer_id: str) -> str | None:
+        checked_id(layer_id)
+        for home in self._homes:
+            path = f"{home}/dir/{layer_id}"
+            if os.path.isdir(path):
+                return path
+        return None
+
+    def _path(self, layer_id: str) -> str:
+        found = self._find(layer_id)
+        if found is None:
+            raise DriverError(f"Stat {self.home}/dir/{layer_id}: no such file or directory")
+        return found
+
+    def exists(self, layer_id: str) -> bool:
+        return self._find(layer_id) is not None
+
+    def layers(self) -> list[str]:
+        found: set[str] = set()
+        for home in self._own:
+            try:
+                with os.scandir(f"{home}/dir") as entries:
+                    found.update(e.name for e in entries if e.is_dir(follow_symlinks=False))
+            except FileNotFoundError:
+                continue
+        return sorted(found)
+
+    def content_root(self, layer_id: str) -> str:
+        path = self._find(layer_id) or ""
+        return path if any(path.startswith(f"{home}/dir/") for home in self._own) else ""
+
+    def mount(self, layer_id: str, options: MountOptions = PLAIN_MOUNT) -> Path:
+        from pathlib import Path
+
+        path = self._path(layer_id)
+        for option in options.options:
+            if option != "ro":
+                raise DriverError("vfs driver does not support mount options")
+        return Path(path)
+
+    def unmount(self, layer_id: str) -> None:
+        checked_id(layer_id)
+
+    def is_mounted(self, layer_id: str) -> bool:
+        return self.exists(layer_id)
+
+    # -- differences -----------------------------------------------------------------------------
+
+    @contextmanager
+    def view(self, layer_id: str) -> Iterator[int]:
+        """A descriptor of the tree of a layer, for reading."""
+        tree = os.open(self._path(layer_id), _DIRECTORY | os.O_NOFOLLOW)
+        try:
+            yield tree
+        finally:
+            os.close(tree)
+
+    @contextmanager
+    def _views(self, layer_id: str, parent: str) -> Iterator[tuple[int | None, int]]:
+        with self.view(layer_id) as new:
+            if not parent:
+                yield None, new
+                return
+            with self.view(parent) as old:
+                yield old, new
+
+    def changes(
+        self,
+        layer_id: str,
+        parent: str = "",
+        *,
+        maps: IDMaps = NO_MAPS,
+        parent_maps: IDMaps = NO_MAPS,
+    ) -> list[Change]:
+        with self._views(layer_id, parent) as (old, new):
+            return naive.changes(old, new, maps, parent_maps)
+
+    def diff_size(
+        self,
+        layer_id: str,
+        parent: str = "",
+        *,
+        maps: IDMaps = NO_MAPS,
+        parent_maps: IDMaps = NO_MAPS,
+    ) -> int:
+        with self._views(layer_id, parent) as (old, new):
+            return naive.size(old, new, maps, parent_maps)
+
+    def write_diff(
+        self,
+        layer_id: str,
+        parent: str,
+        sink: ByteSink,
+        *,
+        maps: IDMaps = NO_MAPS,
+        parent_maps: IDMaps = NO_MAPS,
+    ) -> None:
+        with self._views(layer_id, parent) as (old, new):
+            naive.write(old, new, sink, maps, parent_maps)
+
+    # -- payloads --------------------------------------------------------------------------------
+
+    def payloads(self, layer_id: str) -> PayloadReader:
+        from cstorage.drivers.payload import Payloads
+
+        return Payloads([self._path(layer_id)])
+
+    def open_payload(self, layer_id: str, name: bytes) -> int:
+        reader = self.payloads(layer_id)
+        try:
+            return reader(name)
+        finally:
+            reader.close()
+
+    # -- the store's questions -------------------------------------------------------------------
+
+    def status(self) -> list[tuple[str, str]]:
+        return []
+
+    def cleanup(self) -> None:
+        """Nothing is ever mounted."""

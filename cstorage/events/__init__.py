@@ -1,0 +1,213 @@
+"""Everything that can happen to the store, as frozen past-tense events and their stored form.
+
+Rules of this module:
+
+* ``Event`` is a closed union; ``cstorage.state.apply`` matches it exhaustively.
+* The stored form of an event is an array ``[number, field, …]`` (docs/events.md). Numbers are
+  never reused, fields are only ever appended: a reader fills missing trailing fields from the
+  defaults and ignores surplus ones.
+* Events hold results, never wishes: times, generated IDs and digests are decided before the event
+  exists, so that replaying needs no clock, no randomness and no file system.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from cstorage.model import (
+    BigDataItem,
+    ContainerID,
+    DiffSummary,
+    Digest,
+    IDMaps,
+    ImageID,
+    Kind,
+    LayerID,
+)
+
+SCHEMA = 1
+"""Schema number of the transactions that this module writes."""
+
+
+class StoreInitialised(NamedTuple):
+    """The first event of every journal of a store."""
+
+    driver: str
+
+
+class LayerCreated(NamedTuple):
+    """A layer exists from here on, complete with its content."""
+
+    id: LayerID
+    names: tuple[str, ...]
+    parent: LayerID
+    metadata: str
+    mount_label: str
+    created_ns: int
+    diff: DiffSummary
+    flags: Mapping[str, Any]
+    maps: IDMaps
+    big_data: tuple[BigDataItem, ...]
+    writable: bool
+    volatile: bool
+
+
+class LayerDiffApplied(NamedTuple):
+    """An archive was extracted over an existing layer; ``diff`` replaces what was recorded."""
+
+    id: LayerID
+    diff: DiffSummary
+
+
+class LayerDeleted(NamedTuple):
+    id: LayerID
+
+
+class ImageCreated(NamedTuple):
+    id: ImageID
+    names: tuple[str, ...]
+    names_history: tuple[str, ...]
+    top_layer: LayerID
+    metadata: str
+    digest: Digest
+    created_ns: int
+    flags: Mapping[str, Any]
+    big_data: tuple[BigDataItem, ...]
+
+
+class ImageMappedLayerAdded(NamedTuple):
+    """A copy of the image's top layer with other ID maps was recorded."""
+
+    id: ImageID
+    layer: LayerID
+
+
+class ImageMappedLayerRemoved(NamedTuple):
+    id: ImageID
+    layer: LayerID
+
+
+class ImageDeleted(NamedTuple):
+    id: ImageID
+
+
+class ContainerCreated(NamedTuple):
+    id: ContainerID
+    names: tuple[str, ...]
+    image: ImageID
+    layer: LayerID
+    metadata: str
+    created_ns: int
+    maps: IDMaps
+    flags: Mapping[str, Any]
+    big_data: tuple[BigDataItem, ...]
+    volatile: bool
+
+
+class ContainerDeleted(NamedTuple):
+    id: ContainerID
+
+
+class NamesSet(NamedTuple):
+    """``names`` replaced the item's names; holders of the same kind lost them."""
+
+    kind: Kind
+    id: str
+    names: tuple[str, ...]
+
+
+class NamesAdded(NamedTuple):
+    """``names`` were put before the item's names; holders of the same kind lost them."""
+
+    kind: Kind
+    id: str
+    names: tuple[str, ...]
+
+
+class NamesRemoved(NamedTuple):
+    kind: Kind
+    id: str
+    names: tuple[str, ...]
+
+
+class MetadataSet(NamedTuple):
+    kind: Kind
+    id: str
+    metadata: str
+
+
+class BigDataSet(NamedTuple):
+    """A named blob was stored or replaced; its bytes are in ``cstorage.content``."""
+
+    kind: Kind
+    id: str
+    item: BigDataItem
+
+
+class FlagsSet(NamedTuple):
+    """``flags`` replaced the item's flags."""
+
+    kind: Kind
+    id: str
+    flags: Mapping[str, Any]
+
+
+Event = (
+    StoreInitialised
+    | LayerCreated
+    | LayerDiffApplied
+    | LayerDeleted
+    | ImageCreated
+    | ImageMappedLayerAdded
+    | ImageMappedLayerRemoved
+    | ImageDeleted
+    | ContainerCreated
+    | ContainerDeleted
+    | NamesSet
+    | NamesAdded
+    | NamesRemoved
+    | MetadataSet
+    | BigDataSet
+    | FlagsSet
+)
+
+
+class Actor(NamedTuple):
+    """Who did it: recorded with every transaction."""
+
+    uid: int
+    pid: int
+    program: str
+    host: str
+    boot_id: str
+
+
+class HistoryEntry(NamedTuple):
+    """One event with its place in the journal and its circumstances."""
+
+    sequence: int
+    time_ns: int
+    actor: Actor
+    reason: str
+    event: Event
+
+
+def subject(event: Event) -> tuple[Kind | None, str]:
+    """Kind and ID of the item that ``event`` is about; ``(None, "")`` for the store itself."""
+    match event:
+        case StoreInitialised():
+            return None, ""
+        case LayerCreated() | LayerDiffApplied() | LayerDeleted():
+            return Kind.LAYER, event.id
+        case ImageCreated() | ImageMappedLayerAdded() | ImageMappedLayerRemoved() | ImageDeleted():
+            return Kind.IMAGE, event.id
+        case ContainerCreated() | ContainerDeleted():
+            return Kind.CONTAINER, event.id
+        case _:
+            return event.kind, event.id
+
+
+def texts(values: Sequence[Any]) -> tuple[str, ...]:
+    """A tuple of strings from a decoded array."""
+    return tuple(str(value) for value in values)

@@ -1,0 +1,240 @@
+"""Stored form of events and of the value types in them: arrays of CBOR primitives.
+
+Rules:
+
+* Numbers of ``NUMBERS`` are never reassigned. An unknown number is an error that names it: a store
+  written by a newer version must not be read as if the event had not happened.
+* Flags travel as JSON text with sorted keys. Their values are whatever the caller's JSON holds,
+  and JSON text keeps floats and nesting out of the deterministic CBOR (journal format page).
+* Decoding a malformed event raises ``EventError`` and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from cstorage import events as ev
+from cstorage.errors import StorageError
+from cstorage.model import (
+    BigDataItem,
+    Compression,
+    DiffSummary,
+    Digest,
+    IDMap,
+    IDMapEntry,
+    IDMaps,
+    Kind,
+)
+
+NUMBERS: dict[type[Any], int] = {
+    ev.StoreInitialised: 1,
+    ev.LayerCreated: 10,
+    ev.LayerDiffApplied: 11,
+    ev.LayerDeleted: 12,
+    ev.ImageCreated: 20,
+    ev.ImageMappedLayerAdded: 21,
+    ev.ImageMappedLayerRemoved: 22,
+    ev.ImageDeleted: 23,
+    ev.ContainerCreated: 30,
+    ev.ContainerDeleted: 31,
+    ev.NamesSet: 40,
+    ev.NamesAdded: 41,
+    ev.NamesRemoved: 42,
+    ev.MetadataSet: 43,
+    ev.BigDataSet: 44,
+    ev.FlagsSet: 45,
+}
+
+
+class EventError(StorageError):
+    """A journal holds something that is not an event this version knows."""
+
+
+def pack_flags(flags: Mapping[str, Any]) -> str:
+    """Flags as JSON text, "" when there are none."""
+    if not flags:
+        return ""
+    return json.dumps(flags, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def unpack_flags(text: str) -> Mapping[str, Any]:
+    if not text:
+        return {}
+    flags = json.loads(text)
+    if not isinstance(flags, dict):
+        raise EventError(f"flags are not an object: {text!r}")
+    return flags
+
+
+def pack_maps(maps: IDMaps) -> list[Any]:
+    return [[list(e) for e in maps.uids], [list(e) for e in maps.gids]] if maps else []
+
+
+def _map(raw: Sequence[Sequence[int]]) -> IDMap:
+    return tuple(IDMapEntry(*entry) for entry in raw)
+
+
+_NO_MAPS = IDMaps()
+
+
+def unpack_maps(raw: Sequence[Any]) -> IDMaps:
+    return IDMaps(_map(raw[0]), _map(raw[1])) if raw else _NO_MAPS
+
+
+def pack_items(items: Sequence[BigDataItem]) -> list[Any]:
+    return [list(item) for item in items]
+
+
+def unpack_item(raw: Sequence[Any]) -> BigDataItem:
+    return BigDataItem(str(raw[0]), int(raw[1]), Digest(raw[2]), str(raw[3]))
+
+
+def unpack_items(raw: Sequence[Any]) -> tuple[BigDataItem, ...]:
+    return tuple(unpack_item(item) for item in raw)
+
+
+_NO_DIFF = DiffSummary()
+
+
+def pack_diff(diff: DiffSummary) -> list[Any]:
+    if diff == _NO_DIFF:
+        return []
+    return [
+        diff.compressed_digest,
+        diff.compressed_size,
+        diff.uncompressed_digest,
+        diff.uncompressed_size,
+        diff.toc_digest,
+        int(diff.compression),
+        list(diff.uids),
+        list(diff.gids),
+        diff.recipe,
+        diff.manifest,
+        diff.entries,
+        diff.content_size,
+    ]
+
+
+def unpack_diff(raw: Sequence[Any]) -> DiffSummary:
+    if not raw:
+        return _NO_DIFF
+    head = raw[:12]
+    diff = DiffSummary._make([*head, *DiffSummary()[len(head) :]])
+    return diff._replace(
+        compression=Compression(diff.compression), uids=tuple(diff.uids), gids=tuple(diff.gids)
+    )
+
+
+_T = TypeVar("_T")
+_PACK: dict[str, Callable[[Any], Any]] = {
+    "names": list,
+    "names_history": list,
+    "diff": pack_diff,
+    "flags": pack_flags,
+    "maps": pack_maps,
+    "big_data": pack_items,
+    "item": list,
+    "kind": str,
+}
+_UNPACK: dict[str, Callable[[Any], Any]] = {
+    "names": tuple,
+    "names_history": tuple,
+    "diff": unpack_diff,
+    "flags": unpack_flags,
+    "maps": unpack_maps,
+    "big_data": unpack_items,
+    "item": unpack_item,
+    "kind": Kind,
+}
+
+
+class _Codec:
+    """Array form of one event class, from its field names."""
+
+    def __init__(self, cls: type[Any], number: int) -> None:
+        self.cls = cls
+        self.number = number
+        self.fields: tuple[str, ...] = cls._fields
+        self.pack = [(i, _PACK[f]) for i, f in enumerate(self.fields) if f in _PACK]
+        self.unpack = [(i, _UNPACK[f]) for i, f in enumerate(self.fields) if f in _UNPACK]
+
+
+_BY_CLASS = {cls: _Codec(cls, number) for cls, number in NUMBERS.items()}
+_BY_NUMBER = {codec.number: codec for codec in _BY_CLASS.values()}
+
+
+def encode(event: ev.Event) -> list[Any]:
+    """The array that stands for ``event`` in a transaction."""
+    codec = _BY_CLASS[type(event)]
+    raw: list[Any] = [codec.number, *event]
+    for i, pack in codec.pack:
+        raw[i + 1] = pack(raw[i + 1])
+    return raw
+
+
+def decode(raw: Sequence[Any]) -> ev.Event:
+    """The event that ``raw`` stands for. Raises ``EventError`` if it stands for none."""
+    try:
+        codec = _BY_NUMBER[raw[0]]
+    except (LookupError, TypeError) as error:
+        what = raw[0] if isinstance(raw, list) and raw else raw
+        raise EventError(
+            f"event kind {what!r} is not known to this version; use the version that wrote it"
+        ) from error
+    size = len(codec.fields)
+    fields = list(raw[1 : size + 1])
+    try:
+        if len(fields) < size:
+            raise EventError(f"event {codec.cls.__name__} has {len(fields)} of {size} fields")
+        for i, unpack in codec.unpack:
+            fields[i] = unpack(fields[i])
+        event: ev.Event = codec.cls._make(fields)
+    except EventError:
+        raise
+    except (TypeError, ValueError, LookupError) as error:
+        raise EventError(f"event {codec.cls.__name__} is malformed: {error}") from error
+    return event
+
+
+def describe(event: ev.Event) -> str:
+    """One line for people: ``layer-created 1f3a… parent=… names=…``."""
+    name = "".join("-" + c.lower() if c.isupper() else c for c in type(event).__name__).lstrip("-")
+    parts = [name]
+    for field, value in zip(type(event)._fields, event, strict=True):
+        if field in ("id", "kind"):
+            parts.append(str(value) if field == "id" else Kind(str(value)).name.lower())
+        elif isinstance(value, BigDataItem):
+            parts.append(f"{value.name!r} {value.size} bytes {value.digest}")
+        elif isinstance(value, DiffSummary):
+            if value.uncompressed_digest:
+                parts.append(
+                    f"diff={value.uncompressed_digest} diff-size={value.uncompressed_size}"
+                )
+        elif isinstance(value, tuple) and value:
+            listed = [v.name if isinstance(v, BigDataItem) else v for v in value]
+            parts.append(f"{field.replace('_', '-')}={json.dumps(listed, ensure_ascii=False)}")
+        elif field not in ("created_ns", "flags") and value:
+            shown = (
+                value if isinstance(value, bool | int) else json.dumps(value, ensure_ascii=False)
+            )
+            parts.append(f"{field.replace('_', '-')}={shown}")
+    return " ".join(parts)
+
+
+def to_json(event: ev.Event) -> dict[str, Any]:
+    """The event as an object of JSON types, its kind under ``"event"``."""
+    name = "".join("-" + c.lower() if c.isupper() else c for c in type(event).__name__).lstrip("-")
+    out: dict[str, Any] = {"event": name}
+    for field, value in zip(type(event)._fields, event, strict=True):
+        out[field] = _plain(value)
+    return out
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "_asdict"):
+        return {k: _plain(v) for k, v in value._asdict().items()}
+    if isinstance(value, tuple | list):
+        return [_plain(v) for v in value]
+    return value

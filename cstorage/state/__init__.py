@@ -1,0 +1,278 @@
+"""PURE: the indexes of the store and how events change them. No I/O, no clock, no randomness.
+
+A ``State`` is a base (nothing, a snapshot's table, or another state) plus an overlay of what the
+events since then changed. ``apply`` is the only way to change it. Everything that a lookup needs
+is an entry of its own (``keys``), so no operation depends on how much is stored.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+from cstorage.model import Container, Digest, Image, Kind, Layer
+from cstorage.state import keys, values
+from journal.digest import record_number
+
+
+class Table(Protocol):
+    """An immutable sorted table of encoded entries: what a snapshot offers."""
+
+    @property
+    def digest(self) -> bytes:
+        """The state digest of the entries (``journal.digest``), 32 bytes."""
+
+    def get(self, key: bytes) -> bytes | None: ...
+
+    def scan(
+        self, prefix: bytes, start: bytes = b"", reverse: bool = False
+    ) -> Iterator[tuple[bytes, bytes]]: ...
+
+    def __len__(self) -> int: ...
+
+
+_ABSENT = object()
+
+
+class State:
+    """Entries of a base with an overlay of changes.
+
+    ``base``: a ``Table`` (encoded values), another ``State`` (a draft on top of it), or ``None``.
+    """
+
+    def __init__(self, base: Table | State | None = None) -> None:
+        self._parent = base if isinstance(base, State) else None
+        self._table = None if base is None or isinstance(base, State) else base
+        self._overlay: dict[bytes, Any] = {}  # None marks a removed entry
+        self._sorted: list[bytes] = []
+        self._unsorted: list[bytes] = []
+
+    # -- entries ---------------------------------------------------------------------------------
+
+    def _base_get(self, key: bytes) -> Any:
+        if self._parent is not None:
+            return self._parent.get(key)
+        if self._table is not None:
+            raw = self._table.get(key)
+            if raw is not None:
+                return values.decode(key, raw)
+        return None
+
+    def get(self, key: bytes) -> Any:
+        """The value of ``key``, ``None`` if there is none."""
+        value = self._overlay.get(key, _ABSENT)
+        return self._base_get(key) if value is _ABSENT else value
+
+    def put(self, key: bytes, value: Any) -> None:
+        if key not in self._overlay:
+            self._unsorted.append(key)
+        self._overlay[key] = value
+
+    def remove(self, key: bytes) -> None:
+        self.put(key, None)
+
+    def _overlay_keys(self) -> list[bytes]:
+        if self._unsorted:
+            if len(self._unsorted) <= 16:
+                for key in self._unsorted:
+                    insort(self._sorted, key)
+            else:
+                self._sorted += self._unsorted
+                self._sorted.sort()
+            self._unsorted = []
+        return self._sorted
+
+    def scan(
+        self, prefix: bytes, start: bytes = b"", reverse: bool = False
+    ) -> Iterator[tuple[bytes, Any]]:
+        """Entries whose key has ``prefix``, in key order, from key ``start`` on.
+
+        ``reverse`` goes from the last to the first and takes no ``start``. Changing the state
+        while iterating gives what was there when the overlay was last looked at.
+        """
+        overlay = self._overlay_keys()
+        first = bisect_left(overlay, max(prefix, start))
+        last = first
+        while last < len(overlay) and overlay[last].startswith(prefix):
+            last += 1
+        own = overlay[first:last]
+        if self._parent is not None:
+            base: Iterator[tuple[bytes, Any]] = self._parent.scan(prefix, start, reverse)
+        elif self._table is not None:
+            base = (
+                (k, values.decode(k, raw)) for k, raw in self._table.scan(prefix, start, reverse)
+            )
+        else:
+            base = iter(())
+        if not own:
+            yield from base
+            return
+        yield from self._merge(base, own[::-1] if reverse else own, reverse)
+
+    def _merge(
+        self, base: Iterator[tuple[bytes, Any]], own: list[bytes], reverse: bool
+    ) -> Iterator[tuple[bytes, Any]]:
+        index = 0
+        for key, value in base:
+            while index < len(own) and (own[index] > key if reverse else own[index] < key):
+                mine = self._overlay[own[index]]
+                if mine is not None:
+                    yield own[index], mine
+                index += 1
+            if index < len(own) and own[index] == key:
+                mine = self._overlay[key]
+                if mine is not None:
+                    yield key, mine
+                index += 1
+            else:
+                yield key, value
+        for key in own[index:]:
+            mine = self._overlay[key]
+            if mine is not None:
+                yield key, mine
+
+    @property
+    def changes(self) -> int:
+        """How many entries differ from the base: what a new snapshot would spare replaying."""
+        return len(self._overlay)
+
+    def entries(self) -> Iterator[tuple[bytes, bytes]]:
+        """All entries in key order, encoded: what a snapshot is made of."""
+        overlay = self._overlay_keys()
+        index = 0
+        if self._table is not None:
+            for key, raw in self._table.scan(b""):
+                while index < len(overlay) and overlay[index] < key:
+                    value = self._overlay[overlay[index]]
+                    if value is not None:
+                        yield overlay[index], values.encode(value)
+                    index += 1
+                if index < len(overlay) and overlay[index] == key:
+                    value = self._overlay[key]
+                    if value is not None:
+                        yield key, values.encode(value)
+                    index += 1
+                else:
+                    yield key, raw
+        for key in overlay[index:]:
+            value = self._overlay[key]
+            if value is not None:
+                yield key, values.encode(value)
+
+    def digest(self) -> bytes:
+        """Order-free digest of all entries (``journal.digest``), 32 bytes.
+
+        Costs the overlay's size: the base brings its own digest.
+        """
+        total = int.from_bytes(self._table.digest, "little") if self._table is not None else 0
+        for key, value in self._overlay.items():
+            if self._table is not None:
+                old = self._table.get(key)
+                if old is not None:
+                    total -= record_number(key, old)
+            if value is not None:
+                total += record_number(key, values.encode(value))
+        return (total % (1 << 256)).to_bytes(32, "little")
+
+    # -- records ---------------------------------------------------------------------------------
+
+    def layer(self, id_: str) -> Layer | None:
+        found: Layer | None = self.get(keys.record(Kind.LAYER, id_))
+        return found
+
+    def image(self, id_: str) -> Image | None:
+        found: Image | None = self.get(keys.record(Kind.IMAGE, id_))
+        return found
+
+    def container(self, id_: str) -> Container | None:
+        found: Container | None = self.get(keys.record(Kind.CONTAINER, id_))
+        return found
+
+    def holder(self, kind: Kind, name: str) -> str | None:
+        """ID of the item of ``kind`` that holds ``name``."""
+        found: str | None = self.get(keys.name(kind, name))
+        return found
+
+    def resolve(self, kind: Kind, key: str) -> str | None:
+        """The ID that ``key`` stands for among items of ``kind`` (semantics §2.3).
+
+        Exact ID, exact name, for containers the exact ID of their layer, unique prefix of an ID.
+        IDs with a blank are not found by prefix; an ambiguous prefix finds nothing.
+        """
+        if not key:
+            return self.holder(kind, key)
+        if self.get(keys.record(kind, key)) is not None:
+            return key
+        held = self.holder(kind, key)
+        if held is not None:
+            return held
+        if kind is Kind.CONTAINER:
+            by_layer = self.container_of_layer(key)
+            if by_layer is not None:
+                return by_layer
+        found: str | None = None
+        prefix = keys.RECORD[kind]
+        for entry, _ in self.scan(keys.record(kind, key)):
+            id_ = keys.text_after(entry, prefix)
+            if " " in id_:
+                continue
+            if found is not None:
+                return None
+            found = id_
+        return found
+
+    # -- relations -------------------------------------------------------------------------------
+
+    def _under(self, prefix: bytes) -> Iterator[str]:
+        for key, _ in self.scan(prefix):
+            yield keys.text_after(key, prefix)
+
+    def children(self, layer: str) -> Iterator[str]:
+        return self._under(keys.child_prefix(layer))
+
+    def images_of_layer(self, layer: str) -> Iterator[str]:
+        """Images whose top layer or mapped top layer it is."""
+        return self._under(keys.image_of_layer_prefix(layer))
+
+    def container_of_layer(self, layer: str) -> str | None:
+        return next(self._under(keys.container_of_layer_prefix(layer)), None)
+
+    def containers_of_image(self, image: str) -> Iterator[str]:
+        return self._under(keys.container_of_image_prefix(image))
+
+    def layers_by_digest(self, which: str, digest: str) -> Iterator[str]:
+        """Layer IDs in creation order; ``which``: c compressed, u uncompressed, t TOC."""
+        for _, id_ in self.scan(keys.layer_digest_prefix(which, digest)):
+            yield id_
+
+    def images_by_digest(self, digest: Digest | str) -> Iterator[str]:
+        for _, id_ in self.scan(keys.image_digest_prefix(digest)):
+            yield id_
+
+    def refers_to_content(self, content: str) -> bool:
+        return next(self.scan(keys.content_prefix(content)), None) is not None
+
+    def content_keys(self) -> Iterator[str]:
+        """Every content key that an item refers to, once each, in order."""
+        last = ""
+        for key, _ in self.scan(b"R"):
+            content = key[1:65].decode()
+            if content != last:
+                last = content
+                yield content
+
+    def ids(self, kind: Kind) -> Iterator[str]:
+        """IDs in listing order: creation order, volatile items last (cli §3.1)."""
+        for _, id_ in self.scan(keys.order_prefix(kind)):
+            yield id_
+
+    def count(self, kind: Kind) -> int:
+        found: int | None = self.get(keys.counter(kind.value))
+        return found or 0
+
+    @property
+    def driver(self) -> str:
+        """Name of the graph driver the store was made with, "" before its first event."""
+        found: str | None = self.get(keys.fact("driver"))
+        return found or ""

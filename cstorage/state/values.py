@@ -1,0 +1,130 @@
+"""Stored form of the state's values, as a snapshot holds them: deterministic CBOR arrays.
+
+The first byte of the key says which type a value has (``keys``). Decoding is lazy: a value is
+decoded when it is first asked for. Equal values have equal bytes, which the state digest needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import cbor2
+
+from cstorage.events import codec
+from cstorage.model import Container, Image, Layer
+
+REDUCER_VERSION = 1
+"""Raised whenever the same events give other entries; older snapshots are then not trusted."""
+
+
+def encode(value: Any) -> bytes:
+    """Bytes of one value."""
+    match value:
+        case Layer():
+            raw: Any = [
+                value.id,
+                list(value.names),
+                value.parent,
+                value.metadata,
+                value.mount_label,
+                value.created_ns,
+                codec.pack_diff(value.diff),
+                codec.pack_flags(value.flags),
+                codec.pack_maps(value.maps),
+                codec.pack_items(value.big_data),
+                value.writable,
+                value.volatile,
+                value.sequence,
+            ]
+        case Image():
+            raw = [
+                value.id,
+                value.digest,
+                list(value.names),
+                list(value.names_history),
+                value.top_layer,
+                list(value.mapped_top_layers),
+                value.metadata,
+                codec.pack_items(value.big_data),
+                value.created_ns,
+                codec.pack_flags(value.flags),
+                value.sequence,
+            ]
+        case Container():
+            raw = [
+                value.id,
+                list(value.names),
+                value.image,
+                value.layer,
+                value.metadata,
+                codec.pack_items(value.big_data),
+                value.created_ns,
+                codec.pack_maps(value.maps),
+                codec.pack_flags(value.flags),
+                value.volatile,
+                value.sequence,
+            ]
+        case _:
+            raw = value
+    return cbor2.dumps(raw, canonical=True)
+
+
+def _layer(r: Sequence[Any]) -> Layer:
+    return Layer(
+        r[0],
+        tuple(r[1]),
+        r[2],
+        r[3],
+        r[4],
+        r[5],
+        codec.unpack_diff(r[6]),
+        codec.unpack_flags(r[7]),
+        codec.unpack_maps(r[8]),
+        codec.unpack_items(r[9]),
+        r[10],
+        r[11],
+        r[12],
+    )
+
+
+def _image(r: Sequence[Any]) -> Image:
+    return Image(
+        r[0],
+        r[1],
+        tuple(r[2]),
+        tuple(r[3]),
+        r[4],
+        tuple(r[5]),
+        r[6],
+        codec.unpack_items(r[7]),
+        r[8],
+        codec.unpack_flags(r[9]),
+        r[10],
+    )
+
+
+def _container(r: Sequence[Any]) -> Container:
+    return Container(
+        r[0],
+        tuple(r[1]),
+        r[2],
+        r[3],
+        r[4],
+        codec.unpack_items(r[5]),
+        r[6],
+        codec.unpack_maps(r[7]),
+        codec.unpack_flags(r[8]),
+        r[9],
+        r[10],
+    )
+
+
+_DECODE = {ord("L"): _layer, ord("I"): _image, ord("C"): _container}
+
+
+def decode(key: bytes, raw: bytes) -> Any:
+    """The value behind ``key``, from its bytes."""
+    value = cbor2.loads(raw)
+    make = _DECODE.get(key[0])
+    return make(value) if make else value

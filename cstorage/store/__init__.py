@@ -1,0 +1,1 @@
+"""The store: façade, transactions, commit and read protocol."""

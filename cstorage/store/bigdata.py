@@ -1,0 +1,199 @@
+"""Named blobs of layers, images and containers.
+
+Semantics §2.8 and §4.9: first-write order, an overwritten blob keeps its place, only the empty
+name is refused, keys that start with ``manifest`` on images carry a manifest digest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from cstorage import events as ev
+from cstorage.content import ContentDamaged
+from cstorage.errors import (
+    BigDataUnknown,
+    ContainerUnknown,
+    DigestUnknown,
+    ImageUnknown,
+    InvalidBigDataName,
+    InvalidDigest,
+    LayerUnknown,
+    SizeUnknown,
+)
+from cstorage.model import BigDataItem, Container, Digest, Image, Item, Kind, Layer
+from cstorage.store import digests, lookup
+from cstorage.store.lookup import go_quote
+from cstorage.store.workspace import Intent, Workspace
+
+if TYPE_CHECKING:
+    from cstorage.store.core import Core
+
+Blob = tuple[str, bytes] | tuple[str, bytes, str]
+"""Name, bytes and, optionally, the digest to record."""
+
+
+def stage(blobs: Sequence[Blob], work: Workspace, kind: Kind) -> tuple[BigDataItem, ...]:
+    """Write ``blobs`` into ``work``, synced, and describe them; nothing refers to them yet.
+
+    A name that comes twice keeps its first place and its last bytes.
+    """
+    found: dict[str, BigDataItem] = {}
+    for name, data, *rest in blobs:
+        if not name:
+            raise InvalidBigDataName(f"can't set empty name for {kind.name.lower()} big data item")
+        key = hashlib.sha256(data).hexdigest()
+        digest = str(rest[0]) if rest and rest[0] else f"sha256:{key}"
+        if kind is Kind.IMAGE and name.startswith("manifest"):
+            digests.check(digest)
+        work.put(key, data)
+        found[name] = BigDataItem(name, len(data), Digest(digest), key)
+    return tuple(found.values())
+
+
+def write(
+    core: Core,
+    kind: Kind,
+    key: str,
+    name: str,
+    data: bytes,
+    digester: Callable[[bytes], str] | None = None,
+) -> None:
+    """Store or replace one blob of the item that ``key`` stands for."""
+    item = _item(core, kind, key)
+    is_manifest = kind is Kind.IMAGE and name.startswith("manifest")
+    if is_manifest and digester is None:
+        raise DigestUnknown(
+            f"error digesting manifest {go_quote(name)}: no manifest digest callback provided"
+        )
+    digest = digester(data) if is_manifest and digester is not None else str(digests.of(data))
+    if not name:
+        raise InvalidBigDataName(f"can't set empty name for {kind.name.lower()} big data item")
+    if is_manifest:
+        try:
+            digests.check(digest)
+        except InvalidDigest as error:
+            raise InvalidDigest(f"digesting manifest {go_quote(name)}: {error}") from error
+    content = hashlib.sha256(data).hexdigest()
+    blob = BigDataItem(name, len(data), Digest(digest), content)
+    if blob in item.big_data:
+        return
+    with core.work() as work:
+        path = work.put(content, data)
+        work.declare(Intent(core.driver.name, (), (content,)))
+        with core.transaction() as tx:
+            current: Item | None = {
+                Kind.LAYER: tx.state.layer,
+                Kind.IMAGE: tx.state.image,
+                Kind.CONTAINER: tx.state.container,
+            }[kind](item.id)
+            if current is None:
+                raise _unknown(kind, key)
+            tx.adopt(content, path)
+            tx.emit(ev.BigDataSet(kind, item.id, blob))
+
+
+def _unknown(kind: Kind, key: str) -> LayerUnknown | ImageUnknown | ContainerUnknown:
+    if kind is Kind.LAYER:
+        return LayerUnknown()
+    if kind is Kind.IMAGE:
+        return ImageUnknown(f"locating image with ID {go_quote(key)}")
+    return ContainerUnknown()
+
+
+def _item(core: Core, kind: Kind, key: str) -> Item:
+    found: Layer | Image | Container | None
+    match kind:
+        case Kind.LAYER:
+            found = lookup.find_layer(core.state, key)
+        case Kind.IMAGE:
+            found = lookup.find_image(core.state, key)
+        case Kind.CONTAINER:
+            found = lookup.find_container(core.state, key)
+    if found is None:
+        raise _unknown(kind, key)
+    return found
+
+
+def names(core: Core, kind: Kind, key: str) -> list[str]:
+    """Names of the item's blobs in the order they were first set."""
+    return [blob.name for blob in _item(core, kind, key).big_data]
+
+
+def file_name(name: str) -> str:
+    """Name of the file that the original keeps the blob ``name`` in (drivers-and-formats §1.9).
+
+    Names of ``0-9``, ``a-z`` and ``.`` stand for themselves, others for their base64 behind ``=``;
+    a name whose only other character is its last one is left as it is.
+    """
+    import base64
+
+    raw = name.encode("utf-8", "surrogateescape")
+    for index, byte in enumerate(raw):
+        if not (byte == 0x2E or 0x30 <= byte <= 0x39 or 0x61 <= byte <= 0x7A):
+            width = 1 if byte < 0x80 else 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4
+            if index + width < len(raw):
+                return "=" + base64.b64encode(raw).decode()
+            break
+    return name
+
+
+def _blob(item: Item, name: str) -> BigDataItem | None:
+    return next((blob for blob in item.big_data if blob.name == name), None)
+
+
+def read(core: Core, kind: Kind, key: str, name: str) -> bytes:
+    """The bytes of one blob. Raises ``BigDataUnknown``, ``InvalidBigDataName``, unknown items."""
+    item = _item(core, kind, key)
+    if kind is Kind.CONTAINER and not name:
+        raise InvalidBigDataName("can't retrieve container big data value for empty name")
+    blob = _blob(item, name)
+    if blob is None and kind is Kind.CONTAINER:
+        folder = core.location.graph_root / f"{core.driver.name}-containers" / item.id
+        raise BigDataUnknown.at(str(folder / file_name(name)))
+    if blob is None:
+        what = f"locating item named {go_quote(name)} for {kind.name.lower()} with ID "
+        if kind is Kind.IMAGE:
+            what += f"{go_quote(item.id)} (consider removing the image to resolve the issue)"
+        else:
+            what += go_quote(item.id)
+        raise BigDataUnknown(what)
+    try:
+        return core.content.read(blob.content)
+    except ContentDamaged as error:
+        raise ContentDamaged(
+            f"{kind.name.lower()} {item.id} data item {go_quote(name)}: {error}"
+        ) from error
+
+
+def size(core: Core, kind: Kind, key: str, name: str) -> int:
+    """Bytes of one blob of an image or container. Raises ``SizeUnknown`` as semantics §4.9 says."""
+    if kind is Kind.CONTAINER:
+        item = _item(core, kind, key)
+        if not name:
+            raise InvalidBigDataName("can't retrieve size of container big data with empty name")
+        blob = _blob(item, name)
+    else:
+        image = lookup.find_image(core.state, key)
+        blob = None if image is None else _blob(image, name)
+    if blob is None:
+        raise SizeUnknown
+    return blob.size
+
+
+def digest(core: Core, kind: Kind, key: str, name: str) -> Digest:
+    """Recorded digest of one blob of an image or container. Raises ``DigestUnknown``."""
+    if kind is Kind.CONTAINER:
+        item = _item(core, kind, key)
+        if not name:
+            raise InvalidBigDataName(
+                "can't retrieve digest of container big data value with empty name"
+            )
+        blob = _blob(item, name)
+    else:
+        image = lookup.find_image(core.state, key)
+        blob = None if image is None else _blob(image, name)
+    if blob is None:
+        raise DigestUnknown
+    return blob.digest

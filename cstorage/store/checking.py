@@ -1,0 +1,376 @@
+"""Check, repair and garbage collection (semantics §4.11, §6).
+
+``check`` only looks; it returns a ``Report`` of findings per item, errors of layers repeated under
+the images that use them and those of images under their containers. ``repair`` deletes damaged
+items that nothing healthy rests on. ``collect`` removes what no record owns.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+from cstorage import errors as err
+from cstorage.content import ContentDamaged
+from cstorage.model import BigDataItem, Kind, Layer
+from cstorage.store import deletion, images, lookup
+from cstorage.store.lookup import go_quote
+from cstorage.store.workspace import Intent, Workspace, remove_tree
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from cstorage.state import State
+    from cstorage.store.core import Core
+    from cstorage.store.mounts import MountTable
+
+_LOOKS_LIKE_ID = re.compile("[a-f0-9]{64}")
+
+
+class CheckOptions(NamedTuple):
+    """What to look at. Ages are seconds; layers younger than the maximum may be unreferenced."""
+
+    unreferenced_age_max_s: float = 24 * 3600.0
+    layer_digests: bool = True
+    layer_mountable: bool = True
+    layer_contents: bool = True
+    layer_data: bool = True
+    image_data: bool = True
+    container_data: bool = True
+
+
+CHECK_MOST = CheckOptions(layer_contents=False)
+CHECK_EVERYTHING = CheckOptions()
+
+
+class Report(NamedTuple):
+    """Findings by item ID; items without findings are absent. All empty: the store is healthy."""
+
+    layers: dict[str, list[Exception]]
+    read_only_layers: dict[str, list[Exception]]
+    images: dict[str, list[Exception]]
+    read_only_images: dict[str, list[Exception]]
+    containers: dict[str, list[Exception]]
+
+    @property
+    def healthy(self) -> bool:
+        return not any(self)
+
+
+class _Hasher:
+    """A sink that only counts and digests."""
+
+    def __init__(self) -> None:
+        self.sha256 = hashlib.sha256()
+        self.size = 0
+
+    def write(self, data: bytes) -> int:
+        self.sha256.update(data)
+        self.size += len(data)
+        return len(data)
+
+
+def _age_s(layer: Layer) -> float:
+    return (time.time_ns() - layer.created_ns) / 1e9 if layer.created_ns else float("inf")
+
+
+def check(core: Core, options: CheckOptions = CHECK_MOST) -> Report:
+    """Look at everything that ``options`` name. Takes no lock; a store in use may be checked."""
+    report = Report({}, {}, {}, {}, {})
+    state = core.state
+    trees = set(core.driver.layers())
+    referenced = _check_images(core, state, options, report)
+    for id_ in state.ids(Kind.LAYER):
+        layer = lookup.layer(state, id_)
+        found = list(_check_layer(core, state, layer, options))
+        if layer.parent and state.layer(layer.parent) is None:
+            found.append(err.LayerMissing(f"layer {layer.parent}"))
+        container = state.container_of_layer(layer.id)
+        unused = layer.id not in referenced and container is None
+        if unused and _age_s(layer) > options.unreferenced_age_max_s:
+            found.append(err.LayerUnreferenced(f"layer {layer.id}"))
+        if found:
+            report.layers[layer.id] = found
+    for tree in sorted(trees):
+        if state.layer(tree) is None and core.state.layer(tree) is None:
+            report.layers[tree] = [err.LayerUnaccounted(f"layer {tree}")]
+    _spread(state, report)
+    _check_containers(core, state, options, report)
+    return report
+
+
+def _blob_findings(
+    core: Core,
+    what: str,
+    blobs: tuple[BigDataItem, ...],
+    missing: Callable[[str], Exception],
+    wrong_size: Callable[[str], Exception],
+) -> Iterator[Exception]:
+    for blob in blobs:
+        where = f"{what}: data item {go_quote(blob.name)}"
+        path = core.content.path(blob.content)
+        try:
+            size = path.stat().st_size
+        except FileNotFoundError:
+            yield missing(where)
+            continue
+        except OSError as error:
+            yield err.StorageError(f"{where}: {error}")
+            continue
+        if size != blob.size:
+            yield wrong_size(where)
+            continue
+        try:
+            core.content.read(blob.content)
+        except (ContentDamaged, OSError) as error:
+            yield err.StorageError(f"{where}: {error}")
+
+
+def _check_images(core: Core, state: State, options: CheckOptions, report: Report) -> set[str]:
+    """Findings of images' own; returns the IDs of all layers that images rest on."""
+    referenced: set[str] = set()
+    for id_ in state.ids(Kind.IMAGE):
+        image = lookup.image(state, id_)
+        found: list[Exception] = []
+        if options.image_data:
+            found += _blob_findings(
+                core,
+                f"image {id_}",
+                image.big_data,
+                err.ImageDataMissing,
+                err.ImageDataIncorrectSize,
+            )
+        for top in (image.top_layer, *image.mapped_top_layers):
+            layer_id = top
+            while layer_id and layer_id not in referenced:
+                layer = state.layer(layer_id)
+                if layer is None:
+                    if layer_id == top:
+                        found.append(err.ImageLayerMissing(f"image {id_}: layer {layer_id}"))
+                    break
+                referenced.add(layer_id)
+                layer_id = layer.parent
+        if found:
+            report.images[id_] = found
+    return referenced
+
+
+def _spread(state: State, report: Report) -> None:
+    """Findings of layers under the images that use them."""
+    if not report.layers:
+        return
+    for id_ in state.ids(Kind.IMAGE):
+        image = lookup.image(state, id_)
+        try:
+            used = images.layer_ids(state, image)
+        except err.LayerUnknown:
+            used = [x for x in (image.top_layer, *image.mapped_top_layers) if x]
+        inherited = [e for layer in used for e in report.layers.get(layer, ())]
+        if inherited:
+            report.images.setdefault(id_, []).extend(inherited)
+
+
+def _check_layer(
+    core: Core, state: State, layer: Layer, options: CheckOptions
+) -> Iterator[Exception]:
+    if options.layer_data:
+        yield from _blob_findings(
+            core,
+            f"layer {layer.id}",
+            layer.big_data,
+            err.LayerDataMissing,
+            err.LayerDataMissing,
+        )
+    whole = True
+    if options.layer_digests and layer.diff.uncompressed_digest:
+        found = list(_check_digest(core, layer))
+        whole = not found
+        yield from found
+    if options.layer_mountable:
+        yield from _check_mountable(core, state, layer)
+    if options.layer_contents and whole and layer.diff.manifest:
+        yield from _check_contents(core, state, layer)
+
+
+def _check_digest(core: Core, layer: Layer) -> Iterator[Exception]:
+    from cstorage.model import Compression
+    from cstorage.store import diffs
+
+    sink = _Hasher()
+    try:
+        diffs.write(core, layer.id, sink, compression=Compression.NONE)
+    except (err.StorageError, OSError) as error:
+        yield err.CheckError(f"layer {layer.id}: {error}")
+        return
+    if f"sha256:{sink.sha256.hexdigest()}" != layer.diff.uncompressed_digest:
+        yield err.LayerIncorrectContentDigest(f"layer {layer.id}")
+    if layer.diff.uncompressed_size not in (-1, sink.size):
+        yield err.LayerIncorrectContentSize(
+            f"layer {layer.id}: read {sink.size} bytes instead of "
+            f"{layer.diff.uncompressed_size} bytes"
+        )
+
+
+def _check_mountable(core: Core, state: State, layer: Layer) -> Iterator[Exception]:
+    from cstorage.drivers.contract import MountOptions
+
+    if core.driver.is_mounted(layer.id):
+        return
+    try:
+        with core.mounts.held():
+            if state.layer(layer.id) is None or core.driver.is_mounted(layer.id):
+                return
+            core.driver.mount(
+                layer.id,
+                MountOptions(label=layer.mount_label, read_only=True, layer_maps=layer.maps),
+            )
+            core.driver.unmount(layer.id)
+    except (err.StorageError, OSError) as error:
+        yield err.CheckError(f"layer {layer.id}: {error}")
+
+
+def _check_contents(core: Core, state: State, layer: Layer) -> Iterator[Exception]:
+    from cstorage.store.contents import differences
+
+    for difference in differences(core, state, layer):
+        yield err.LayerContentModified(f"layer {layer.id}: {difference}")
+
+
+def _check_containers(core: Core, state: State, options: CheckOptions, report: Report) -> None:
+    for id_ in state.ids(Kind.CONTAINER):
+        container = lookup.container(state, id_)
+        found: list[Exception] = []
+        if options.container_data:
+            found += _blob_findings(
+                core,
+                f"container {id_}",
+                container.big_data,
+                err.ContainerDataMissing,
+                err.ContainerDataIncorrectSize,
+            )
+        if container.image and state.image(container.image) is None:
+            found.append(err.ContainerImageMissing(f"image {container.image}"))
+        found += report.images.get(container.image, ())
+        # The original does not notice this one (semantics §6.3, C4); an operator wants to know.
+        if state.layer(container.layer) is None:
+            found.append(err.LayerMissing(f"layer {container.layer}"))
+        if found:
+            report.containers[id_] = found
+
+
+# -- repair --------------------------------------------------------------------------------------
+
+
+def repair(core: Core, report: Report, remove_containers: bool = True) -> list[Exception]:
+    """Delete what ``report`` found damaged; returns the refusals, empty if all went well.
+
+    Read-only findings are left alone. A damaged layer that a healthy one rests on, and a damaged
+    image that a container uses, stay and are reported.
+    """
+    refusals: list[Exception] = []
+    if remove_containers:
+        for id_ in report.containers:
+            try:
+                deletion.container(core, id_)
+            except (err.ContainerUnknown, err.NotAContainer):
+                pass
+            except err.StorageError as error:
+                refusals.append(_about(f"deleting container {id_}", error))
+    gone: set[str] = set()
+    for id_ in report.images:
+        try:
+            gone.update(deletion.image(core, id_))
+        except (err.ImageUnknown, err.NotAnImage, err.LayerUnknown):
+            pass
+        except err.StorageError as error:
+            refusals.append(_about(f"deleting image {id_}", error))
+    known = [x for x in report.layers if core.state.layer(x) is not None]
+    for id_ in sorted(known, key=lambda x: -_depth(core.state, x)):
+        if id_ in gone:
+            continue
+        try:
+            deletion.layer(core, id_)
+        except (err.LayerUnknown, err.NotALayer):
+            pass
+        except err.StorageError as error:
+            refusals.append(_about(f"deleting layer {id_}", error))
+    _withdraw_unknown(core, [x for x in report.layers if core.state.layer(x) is None])
+    return refusals
+
+
+def _about(what: str, error: err.StorageError) -> err.StorageError:
+    return err.StorageError(f"{what}: {error}")
+
+
+def _depth(state: State, id_: str) -> int:
+    depth = 0
+    layer = state.layer(id_)
+    while layer is not None and layer.parent:
+        depth += 1
+        layer = state.layer(layer.parent)
+    return depth
+
+
+# -- garbage -------------------------------------------------------------------------------------
+
+
+def _withdraw_unknown(core: Core, trees: list[str]) -> None:
+    """Remove driver trees without a record, whatever their names are."""
+    if not trees:
+        return
+    with core.transaction("garbage collection") as tx:
+        for tree in trees:
+            if tx.state.layer(tree) is None:
+                tx.withdraw(tree)
+
+
+def collect(core: Core) -> None:
+    """Remove driver trees, content files and data directories that no record owns."""
+    core.sweep()
+    state = core.state
+    _withdraw_unknown(core, [x for x in core.driver.layers() if state.layer(x) is None])
+    _collect_content(core)
+    for kind, name in ((Kind.CONTAINER, "containers"), (Kind.IMAGE, "images")):
+        folder = core.location.graph_root / f"{core.driver.name}-{name}"
+        if not folder.is_dir():
+            continue
+        for entry in list(os.scandir(folder)):
+            known = state.get(_record_key(kind, entry.name)) is not None
+            if _LOOKS_LIKE_ID.fullmatch(entry.name) and not known and entry.is_dir():
+                remove_tree(folder / entry.name)
+
+
+def _record_key(kind: Kind, id_: str) -> bytes:
+    from cstorage.state import keys
+
+    return keys.record(kind, id_)
+
+
+def _collect_content(core: Core) -> None:
+    """Content files that nothing refers to: decided and moved out under the writer lock."""
+    root = core.content.root / "sha256"
+    if not root.is_dir():
+        return
+    found = [file.name for folder in root.iterdir() for file in folder.iterdir()]
+    orphans = [key for key in found if not core.state.refers_to_content(key)]
+    if not orphans:
+        return
+    trash = Workspace.create(core.trash)
+    try:
+        trash.declare(Intent(core.driver.name, (), tuple(orphans)))
+        with core.transaction("garbage collection") as tx:
+            for key in orphans:
+                if not tx.state.refers_to_content(key):
+                    core.content.evict(key, trash.path)
+    finally:
+        trash.discard()
+
+
+def check_then_shut_down(core: Core, table: MountTable) -> None:
+    """What the original does after ``check`` and ``gc``: unmount everything that is mounted."""
+    from cstorage.store import mounts
+
+    mounts.shutdown(core, table, force=True)

@@ -1,0 +1,246 @@
+"""Making containers: a writable layer on an image's top layer, and a record (semantics §4.10).
+
+If ID maps are asked for that the image's top layer does not have, and the driver cannot shift IDs
+when it mounts, a copy of the top layer with those maps is made once and remembered by the image
+(semantics §2.10, "mapped top layers"). Copy, layer and container are one transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from cstorage import events as ev
+from cstorage.errors import DuplicateID, DuplicateName, LayerUnknown, StorageError
+from cstorage.model import Container, ContainerID, IDMaps, Image, ImageID, Kind, Layer, LayerID
+from cstorage.store import bigdata, diffs, layers, lookup
+from cstorage.store.core import new_id
+from cstorage.store.lookup import go_quote
+from cstorage.store.mapping import MapOptions, check_overlaps, effective
+from cstorage.store.workspace import Intent
+
+if TYPE_CHECKING:
+    from cstorage.state import State
+    from cstorage.store.core import Core
+
+_ATTEMPTS_MAX = 3
+"""How often creation starts over when the image's choice of base layer changed meanwhile."""
+
+
+class ContainerRequest(NamedTuple):
+    """Everything that the caller may say about a new container; ``image`` "" bases it on nothing.
+
+    ``mount_options`` ``None`` means "not given", which is not recorded.
+    """
+
+    image: str = ""
+    id: str = ""
+    names: Sequence[str] = ()
+    layer_id: str = ""
+    metadata: str = ""
+    maps: MapOptions = MapOptions()
+    flags: Mapping[str, Any] = {}
+    big_data: Sequence[bigdata.Blob] = ()
+    volatile: bool = False
+    storage_options: Mapping[str, str] = {}
+    mount_options: Sequence[str] | None = None
+
+
+class _Plan(NamedTuple):
+    """What the container will rest on, decided from one state of the store."""
+
+    image: Image | None
+    base: Layer | None
+    copy_maps: IDMaps | None
+    """Maps of the copy of ``base`` that has to be made first; ``None``: none is needed."""
+    layer_maps: IDMaps
+
+
+def _plan(core: Core, state: State, request: ContainerRequest) -> _Plan:
+    image = lookup.image(state, request.image) if request.image else None
+    asked = request.maps.requested
+    if image is None or not image.top_layer:
+        return _Plan(image, None, None, _stored(core, asked))
+    base, copy_maps = _base_layer(core, state, image, request.maps)
+    base_maps = base.maps if copy_maps is None else copy_maps
+    return _Plan(image, base, copy_maps, _stored(core, effective(request.maps, base_maps)))
+
+
+def _stored(core: Core, maps: IDMaps) -> IDMaps:
+    """Maps as a layer records them: none if the driver applies them when it mounts."""
+    return IDMaps() if maps and core.driver.can_shift_ids else maps
+
+
+def _base_layer(
+    core: Core, state: State, image: Image, options: MapOptions
+) -> tuple[Layer, IDMaps | None]:
+    """The variant of the top layer to build on, and the maps of the copy it needs first, if any.
+
+    Source: semantics §2.10, steps 1 to 4.
+    """
+    asked = options.requested
+    fallback: Layer | None = None
+    for id_ in (image.top_layer, *image.mapped_top_layers):
+        layer = state.layer(id_)
+        if layer is None or (layer.parent and state.layer(layer.parent) is None):
+            continue
+        host_flag_hurts = (options.host_uids and layer.maps.uids) or (
+            options.host_gids and layer.maps.gids
+        )
+        if layer.maps == asked and not host_flag_hurts:
+            return layer, None
+        if asked and not layer.maps and core.driver.can_shift_ids:
+            return layer, None
+        fallback = fallback or layer
+    if fallback is None:
+        raise LayerUnknown
+    return fallback, _stored(core, asked)
+
+
+def _check(state: State, request: ContainerRequest) -> None:
+    if request.layer_id and state.layer(request.layer_id) is not None:
+        raise DuplicateID
+    if request.id and state.container(request.id) is not None:
+        raise DuplicateID
+    for name in request.names:
+        holder = state.holder(Kind.CONTAINER, name)
+        if holder is not None:
+            raise DuplicateName(
+                f"the container name {go_quote(name)} is already in use by {holder}. You have to "
+                "remove that container to be able to reuse that name"
+            )
+    check_overlaps(request.maps.requested)
+
+
+def _flags(request: ContainerRequest) -> dict[str, Any]:
+    flags = dict(request.flags)
+    process, mount = flags.get("ProcessLabel", ""), flags.get("MountLabel", "")
+    if bool(process) != bool(mount):
+        raise StorageError("ProcessLabel and Mountlabel must either not be specified or both")
+    flags["ProcessLabel"], flags["MountLabel"] = process, mount
+    if request.volatile:
+        flags["Volatile"] = True
+    if request.mount_options is not None:
+        flags["MountOpts"] = list(request.mount_options)
+    return flags
+
+
+class _PlanChanged(Exception):
+    """Another process changed what the container was to rest on."""
+
+
+def create(core: Core, request: ContainerRequest) -> Container:
+    """Create a container and its layer in one transaction.
+
+    Raises ``ImageUnknown``, ``LayerUnknown``, ``DuplicateID``, ``DuplicateName``,
+    ``InvalidMappings``, ``InvalidBigDataName``, ``DriverError``; nothing is left.
+    """
+    if core.location.transient:
+        request = request._replace(volatile=True)
+    for _ in range(_ATTEMPTS_MAX):
+        try:
+            return _create_once(core, request)
+        except _PlanChanged:
+            continue
+    raise StorageError(
+        f"image {request.image} kept changing while a container was made on it; try again"
+    )
+
+
+def _create_once(core: Core, request: ContainerRequest) -> Container:
+    state = core.state
+    plan = _plan(core, state, request)
+    flags = _flags(request)
+    _check(state, request)
+    id_ = request.id
+    while not id_:
+        candidate = new_id()
+        if state.container(candidate) is None:
+            id_ = candidate
+    layer_id = LayerID(request.layer_id) if request.layer_id else layers.new_layer_id(state)
+    with core.work() as work, ExitStack() as stack:
+        blobs = bigdata.stage(request.big_data, work, Kind.CONTAINER)
+        copy = None
+        copy_base = None
+        copy_id = LayerID("")
+        if plan.base is not None and plan.copy_maps is not None:
+            copy_id = layers.new_layer_id(state)
+            copy_base = layers.Base(plan.base.parent, plan.base, plan.copy_maps, plan.base.maps)
+            copy_request = layers.LayerRequest(writable=False, mount_label=plan.base.mount_label)
+            copy = stack.enter_context(layers.prepare(core, copy_base, copy_id, copy_request, work))
+            core.driver.make_durable(copy)
+        parent = copy_id or (plan.base.id if plan.base else LayerID(""))
+        parent_maps = (
+            plan.copy_maps
+            if plan.copy_maps is not None
+            else plan.base.maps
+            if plan.base
+            else IDMaps()
+        )
+        layer_request = layers.LayerRequest(
+            mount_label=str(flags["MountLabel"]),
+            volatile=request.volatile,
+            storage_options=request.storage_options,
+        )
+        base = layers.Base(parent, None, plan.layer_maps, parent_maps)
+        prepared = stack.enter_context(
+            layers.prepare(core, base, layer_id, layer_request, work, copy)
+        )
+        core.driver.make_durable(prepared)
+        contents = [blob.content for blob in blobs]
+        new_layers = (copy_id, layer_id) if copy_id else (layer_id,)
+        work.declare(Intent(core.driver.name, new_layers, tuple(contents)))
+        with core.transaction() as tx:
+            if _plan(core, tx.state, request) != plan:
+                raise _PlanChanged
+            _check(tx.state, request)
+            if copy is not None and copy_base is not None and plan.image is not None:
+                tx.publish(copy)
+                tx.emit(layers.created(tx, copy_base, copy_id, copy_request, copy_base.diff))
+                tx.emit(ev.ImageMappedLayerAdded(plan.image.id, copy_id))
+            tx.publish(prepared)
+            tx.emit(layers.created(tx, base, layer_id, layer_request, base.diff))
+            layers.adopt_contents(tx, work, contents)
+            tx.emit(
+                ev.ContainerCreated(
+                    id=ContainerID(id_),
+                    names=tuple(dict.fromkeys(request.names)),
+                    image=plan.image.id if plan.image else ImageID(""),
+                    layer=layer_id,
+                    metadata=request.metadata,
+                    created_ns=tx.now_ns,
+                    maps=request.maps.requested,
+                    flags=flags,
+                    big_data=blobs,
+                    volatile=request.volatile,
+                )
+            )
+    return lookup.container(core.state, id_)
+
+
+def size(core: Core, key: str) -> int:
+    """Bytes of the container's layer, its big data and its two private directories.
+
+    Creates the directories, as the original does. Raises ``ContainerUnknown``, ``LayerUnknown``.
+    """
+    from cstorage.store import directories
+
+    state = core.state
+    container = lookup.container(state, key)
+    layer = state.layer(container.layer)
+    if layer is None:
+        raise LayerUnknown(f"determining size of layer with ID {go_quote(container.layer)}")
+    try:
+        total = diffs.size(core, layer.id)
+    except (StorageError, OSError) as error:
+        raise StorageError(
+            f"determining size of layer with ID {go_quote(layer.id)}: {error}"
+        ) from error
+    total += sum(blob.size for blob in container.big_data)
+    for folder in (
+        directories.container_directory(core, key),
+        directories.container_run_directory(core, key),
+    ):
+        total += directories.tree_bytes(folder)
+    return total

@@ -1,0 +1,192 @@
+"""Does a layer's tree still say what its archives said? (semantics §6.3, L7)
+
+The expected tree is the manifests of the layer and its ancestors, replayed; the real one is what a
+read-only mount shows. Compared: type, owner, size (regular files), mode, mtime in whole seconds.
+The root directory itself is not compared. Each difference is one line:
+
+    -/gone   +/extra   +/extra-dir/   /changed(mode:0644￫0600,mtime:0x5e0d5da5￫0x3a4fc880)
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING, NamedTuple
+
+from cstorage.model import IDMap, Layer, LayerID
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cstorage.archive.manifest import ManifestEntry
+    from cstorage.state import State
+    from cstorage.store.core import Core
+
+_ARROW = "\uffeb"
+_TYPES = {
+    ord("0"): stat.S_IFREG,
+    0: stat.S_IFREG,
+    ord("1"): 0,
+    ord("2"): stat.S_IFLNK,
+    ord("3"): stat.S_IFCHR,
+    ord("4"): stat.S_IFBLK,
+    ord("5"): stat.S_IFDIR,
+    ord("6"): stat.S_IFIFO,
+}
+
+
+class _Node(NamedTuple):
+    """What is compared of one entry; ``mtime_s`` seconds since the epoch."""
+
+    type: int
+    mode: int
+    uid: int
+    gid: int
+    size: int
+    mtime_s: int
+
+
+def _chain(state: State, layer: Layer) -> list[Layer] | None:
+    """The layer and its ancestors, base first; ``None`` if one of them has no manifest."""
+    chain = []
+    current: Layer | None = layer
+    while current is not None:
+        if not current.diff.manifest:
+            return None
+        chain.append(current)
+        current = state.layer(current.parent) if current.parent else None
+    return chain[::-1]
+
+
+def _expected(core: Core, chain: list[Layer]) -> dict[bytes, _Node]:
+    from cstorage.archive.manifest import Mark, read_manifest
+
+    tree: dict[bytes, _Node] = {}
+    for layer in chain:
+        with core.content.open(layer.diff.manifest) as file:
+            entries = list(read_manifest(file))
+        for entry in entries:
+            if entry.mark is Mark.PRESENT:
+                continue
+            inside = entry.path + b"/" if entry.path else b""
+            for path in [p for p in tree if p.startswith(inside)]:
+                del tree[path]
+            if entry.mark is Mark.WHITEOUT:
+                tree.pop(entry.path, None)
+        for entry in entries:
+            if entry.mark is Mark.PRESENT and entry.path:
+                _place(tree, entry)
+    return tree
+
+
+def _place(tree: dict[bytes, _Node], entry: ManifestEntry) -> None:
+    kind = _TYPES.get(entry.type, 0)
+    if kind == 0:
+        # A hard link is another name of its target; its own header set the shared attributes.
+        target = tree.get(os.path.normpath(entry.linkname).lstrip(b"/"))
+        if target is None:
+            return
+        node = target._replace(
+            mode=entry.mode & 0o7777,
+            uid=entry.uid,
+            gid=entry.gid,
+            mtime_s=max(0, entry.mtime_ns // 10**9),
+        )
+        tree[os.path.normpath(entry.linkname).lstrip(b"/")] = node
+    else:
+        node = _Node(
+            kind,
+            entry.mode & 0o7777,
+            entry.uid,
+            entry.gid,
+            entry.size if kind == stat.S_IFREG else 0,
+            max(0, entry.mtime_ns // 10**9),
+        )
+    old = tree.get(entry.path)
+    if old is not None and old.type == stat.S_IFDIR and node.type != stat.S_IFDIR:
+        for path in [p for p in tree if p.startswith(entry.path + b"/")]:
+            del tree[path]
+    tree[entry.path] = node
+
+
+def _to_container(entries: IDMap, host: int) -> int:
+    for first, start, size in entries:
+        if start <= host < start + size:
+            return first + host - start
+    return host
+
+
+def _walk(root: bytes, prefix: bytes, layer: Layer) -> Iterator[tuple[bytes, _Node]]:
+    with os.scandir(os.path.join(root, prefix)) as found:
+        entries = sorted(found, key=lambda e: e.name)
+    for entry in entries:
+        info = entry.stat(follow_symlinks=False)
+        path = prefix + b"/" + entry.name if prefix else entry.name
+        kind = stat.S_IFMT(info.st_mode)
+        yield (
+            path,
+            _Node(
+                kind,
+                stat.S_IMODE(info.st_mode),
+                _to_container(layer.maps.uids, info.st_uid),
+                _to_container(layer.maps.gids, info.st_gid),
+                info.st_size if kind == stat.S_IFREG else 0,
+                max(0, info.st_mtime_ns // 10**9),
+            ),
+        )
+        if kind == stat.S_IFDIR:
+            yield from _walk(root, path, layer)
+
+
+def _changes(want: _Node, have: _Node, implied: bool) -> str:
+    parts = []
+    if want.type != have.type:
+        parts.append(f"filetype:{want.type >> 12:o}{_ARROW}{have.type >> 12:o}")
+    for name, old, new in (("uid", want.uid, have.uid), ("gid", want.gid, have.gid)):
+        if old != new:
+            parts.append(f"{name}:{old}{_ARROW}{new}")
+    if want.size != have.size and stat.S_IFREG in (want.type, have.type):
+        parts.append(f"size:{want.size}{_ARROW}{have.size}")
+    if want.mode != have.mode and have.type != stat.S_IFLNK:
+        parts.append(f"mode:{want.mode:04o}{_ARROW}{have.mode:04o}")
+    if want.mtime_s != have.mtime_s and not implied:
+        parts.append(f"mtime:0x{want.mtime_s:x}{_ARROW}0x{have.mtime_s:x}")
+    return ",".join(parts)
+
+
+def differences(core: Core, state: State, layer: Layer) -> list[str]:
+    """Lines as the module describes them, sorted by path; empty if the tree is as recorded.
+
+    Empty too for layers of which the recorded history has gaps: there is nothing to compare with.
+    """
+    from cstorage.drivers.contract import MountOptions
+
+    chain = _chain(state, layer)
+    if chain is None:
+        return []
+    want = _expected(core, chain)
+    options = MountOptions(label=layer.mount_label, read_only=True, layer_maps=layer.maps)
+    root = os.fsencode(core.mounts.add(layer, options))
+    try:
+        have = dict(_walk(root, b"", layer))
+    finally:
+        core.mounts.drop(LayerID(layer.id), force=False)
+    found: list[tuple[bytes, str]] = []
+    for path in want.keys() | have.keys():
+        text = "/" + path.decode("utf-8", "backslashreplace")
+        old, new = want.get(path), have.get(path)
+        if new is None:
+            assert old is not None
+            found.append((path, f"-{text}{'/' if old.type == stat.S_IFDIR else ''}"))
+        elif old is None:
+            # Directories that an archive implied without listing them have no header to check.
+            implied = new.type == stat.S_IFDIR and any(
+                other.startswith(path + b"/") for other in want
+            )
+            if not implied:
+                found.append((path, f"+{text}{'/' if new.type == stat.S_IFDIR else ''}"))
+        else:
+            changed = _changes(old, new, implied=False)
+            if changed:
+                found.append((path, f"{text}({changed})"))
+    return [line for _, line in sorted(found)]

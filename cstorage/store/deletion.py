@@ -1,0 +1,185 @@
+"""Deleting: what may go, what goes with it, in one transaction (semantics §4.6).
+
+The checks work on resolved IDs; the original compares the caller's text, so that deleting by name
+or prefix skips them (quirk Q-01, a defect).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cstorage import events as ev
+from cstorage.errors import (
+    ImageUsedByContainer,
+    LayerHasChildren,
+    LayerUnknown,
+    LayerUsedByContainer,
+    LayerUsedByImage,
+    NotAContainer,
+    NotALayer,
+    NotAnImage,
+)
+from cstorage.model import Container, Image, Kind, LayerID
+from cstorage.store import directories, lookup
+
+if TYPE_CHECKING:
+    from cstorage.state import State
+    from cstorage.store.core import Core, Transaction
+
+
+def _drop_layer(tx: Transaction, id_: LayerID) -> None:
+    """The layer goes; images that have it as a mapped top layer forget it."""
+    for image_id in list(tx.state.images_of_layer(id_)):
+        image = tx.state.image(image_id)
+        if image is not None and id_ in image.mapped_top_layers:
+            tx.emit(ev.ImageMappedLayerRemoved(image.id, id_))
+    tx.emit(ev.LayerDeleted(id_))
+
+
+def layer(core: Core, key: str) -> None:
+    """Delete a layer that nothing rests on.
+
+    Raises ``NotALayer``, ``LayerHasChildren``, ``LayerUsedByImage``, ``LayerUsedByContainer``, in
+    this order of precedence.
+    """
+    with core.transaction() as tx:
+        found = lookup.find_layer(tx.state, key)
+        if found is None:
+            raise NotALayer
+        child = next(tx.state.children(found.id), None)
+        if child is not None:
+            raise LayerHasChildren(f"used by layer {child}")
+        for image_id in tx.state.images_of_layer(found.id):
+            image = tx.state.image(image_id)
+            if image is not None and image.top_layer == found.id:
+                raise LayerUsedByImage(f"layer {found.id} used by image {image_id}")
+        container = tx.state.container_of_layer(found.id)
+        if container is not None:
+            raise LayerUsedByContainer(f"layer {found.id} used by container {container}")
+        _drop_layer(tx, found.id)
+
+
+def _removable(state: State, image: Image) -> list[LayerID]:
+    """Layers that go with the image, in removal order.
+
+    Mapped top layers first (those with children of their own stay, unlike in the original, whose
+    children would lose their parent: quirk Q-14), then from the top layer down until a layer is
+    used by a container, by another image, or has children that are not going.
+    """
+    gone: dict[LayerID, None] = {}
+    for mapped in image.mapped_top_layers:
+        if state.layer(mapped) is None or mapped in gone:
+            continue
+        if any(True for _ in state.children(mapped)):
+            continue
+        if state.container_of_layer(mapped) is None:
+            gone[mapped] = None
+    id_ = image.top_layer
+    while id_:
+        found = state.layer(id_)
+        if found is None:
+            gone[id_] = None
+            break
+        if state.container_of_layer(id_) is not None:
+            break
+        if any(other != image.id for other in state.images_of_layer(id_)):
+            break
+        if any(child not in gone for child in state.children(id_)):
+            break
+        gone[id_] = None
+        id_ = found.parent
+    return list(gone)
+
+
+def image(core: Core, key: str, commit: bool = True) -> list[LayerID]:
+    """Delete an image and the layers that only it needs; returns the layers, in removal order.
+
+    ``commit=False`` only returns them. Raises ``NotAnImage``, ``ImageUsedByContainer``; if a layer
+    of the chain is missing already, the image goes and ``LayerUnknown`` says so (quirk Q-13, kept).
+    """
+    if not commit:
+        return _image_plan(core.state, key)[1]
+    with core.transaction() as tx:
+        found, gone = _image_plan(tx.state, key)
+        tx.emit(ev.ImageDeleted(found.id))
+        present = [id_ for id_ in gone if tx.state.layer(id_) is not None]
+        for id_ in present:
+            _drop_layer(tx, id_)
+    directories.remove(core, "images", found.id)
+    if len(present) != len(gone):
+        raise LayerUnknown
+    return gone
+
+
+def _image_plan(state: State, key: str) -> tuple[Image, list[LayerID]]:
+    found = lookup.find_image(state, key)
+    if found is None:
+        raise NotAnImage
+    users = list(state.containers_of_image(found.id))
+    if users:
+        newest = max(users, key=lambda c: getattr(state.container(c), "sequence", 0))
+        raise ImageUsedByContainer(f"image used by {newest}")
+    return found, _removable(state, found)
+
+
+def _drop_container(tx: Transaction, found: Container) -> None:
+    if tx.state.layer(found.layer) is not None:
+        _drop_layer(tx, found.layer)
+    tx.emit(ev.ContainerDeleted(found.id))
+
+
+def container(core: Core, key: str) -> None:
+    """Delete a container, its layer and its directories. Raises ``NotAContainer``."""
+    with core.transaction() as tx:
+        found = lookup.find_container(tx.state, key)
+        if found is None:
+            raise NotAContainer
+        _drop_container(tx, found)
+    directories.remove(core, "containers", found.id)
+
+
+def anything(core: Core, key: str) -> None:
+    """Delete the container, else the image record, else the layer that ``key`` stands for.
+
+    No safety checks beyond that (semantics §4.6). Raises ``LayerUnknown`` if nothing matches and
+    ``NotALayer`` if a container's layer is missing.
+    """
+    with core.transaction() as tx:
+        found_container = lookup.find_container(tx.state, key)
+        found_image = None if found_container else lookup.find_image(tx.state, key)
+        if found_container is not None:
+            if tx.state.layer(found_container.layer) is None:
+                raise NotALayer
+            _drop_container(tx, found_container)
+        elif found_image is not None:
+            tx.emit(ev.ImageDeleted(found_image.id))
+        else:
+            found_layer = lookup.find_layer(tx.state, key)
+            if found_layer is None:
+                raise LayerUnknown
+            _drop_layer(tx, found_layer.id)
+    if found_container is not None:
+        directories.remove(core, "containers", found_container.id)
+    elif found_image is not None:
+        directories.remove(core, "images", found_image.id)
+
+
+def everything(core: Core) -> None:
+    """Delete all containers, images and layers, then every tree that the driver still has."""
+    with core.transaction() as tx:
+        containers = list(tx.state.ids(Kind.CONTAINER))
+        for id_ in containers:
+            found = tx.state.container(id_)
+            assert found is not None
+            _drop_container(tx, found)
+        images = list(tx.state.ids(Kind.IMAGE))
+        for id_ in images:
+            tx.emit(ev.ImageDeleted(lookup.image(tx.state, id_).id))
+        for id_ in reversed(list(tx.state.ids(Kind.LAYER))):
+            tx.emit(ev.LayerDeleted(LayerID(id_)))
+        for id_ in core.driver.layers():
+            tx.withdraw(id_)
+    for id_ in containers:
+        directories.remove(core, "containers", id_)
+    for id_ in images:
+        directories.remove(core, "images", id_)

@@ -1,0 +1,71 @@
+"""What happened to the store: every event with its time, actor and reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from cstorage import events as ev
+from cstorage.events import codec
+from cstorage.model import Kind
+from cstorage.store.core import translated
+from cstorage.store.lookup import any_item
+from journal.frame import DATA
+
+if TYPE_CHECKING:
+    from cstorage.store.core import Core
+    from journal import Frame
+
+
+def entries_of(frame: Frame) -> Iterator[ev.HistoryEntry]:
+    """The history entries of one frame; none for control frames."""
+    if frame.kind != DATA:
+        return
+    transaction = frame.transaction()
+    raw = transaction.actor
+    actor = ev.Actor(int(raw[0]), int(raw[1]), str(raw[2]), str(raw[3]), str(raw[4]))
+    sequence = frame.first_sequence
+    for event in transaction.events:
+        yield ev.HistoryEntry(
+            sequence, frame.time_ns, actor, transaction.reason, codec.decode(event)
+        )
+        sequence += 1
+
+
+def everything(core: Core) -> Iterator[ev.HistoryEntry]:
+    """All events from the first one the journal still has, in order."""
+    with translated():
+        for frame in core.journal.reader(None).read_new():
+            yield from entries_of(frame)
+
+
+def of(core: Core, key: str) -> Iterator[ev.HistoryEntry]:
+    """Events of one item: a living one by any of its keys, a deleted one by ID or former name."""
+    found = any_item(core.state, key)
+    wanted: set[tuple[Kind | None, str]] = {found} if found else set()
+    if not wanted:
+        for entry in everything(core):
+            kind, id_ = ev.subject(entry.event)
+            names = getattr(entry.event, "names", ())
+            if id_ == key or key in names or (len(key) >= 8 and id_.startswith(key)):
+                wanted.add((kind, id_))
+    for entry in everything(core):
+        if ev.subject(entry.event) in wanted:
+            yield entry
+
+
+def watch(core: Core, since: int | None = None) -> Iterator[ev.HistoryEntry]:
+    """Events as they are committed, by any process, from after sequence ``since`` on.
+
+    ``None`` means from now. Blocks between events; ends when the store is closed.
+    """
+    with translated():
+        if since is None:
+            core.state  # noqa: B018  catching up sets the position that "now" means
+            start = core.position
+        else:
+            start = None
+        for frame in core.journal.watch(start):
+            for entry in entries_of(frame):
+                if since is None or entry.sequence > since:
+                    yield entry

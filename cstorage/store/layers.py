@@ -1,0 +1,310 @@
+"""Making layers: empty, from an archive, as a copy of a template; applying archives to them.
+
+Order of checks and errors: semantics §4.3. Content is prepared in a work folder without any lock;
+under the writer lock the checks are made (again), the finished directory is renamed into place and
+one ``LayerCreated`` event says all there is to say.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+
+from cstorage import events as ev
+from cstorage.errors import (
+    DuplicateID,
+    DuplicateName,
+    LayerUnknown,
+    ParentIsContainer,
+    StorageError,
+)
+from cstorage.model import BigDataItem, DiffSummary, IDMaps, Kind, Layer, LayerID
+from cstorage.store import bigdata, lookup
+from cstorage.store.core import new_id
+from cstorage.store.mapping import MapOptions, effective
+from cstorage.store.workspace import Intent, Workspace
+
+if TYPE_CHECKING:
+    from cstorage.archive.apply import ApplyOptions
+    from cstorage.archive.compression import ByteSource
+    from cstorage.drivers.contract import Prepared
+    from cstorage.state import State
+    from cstorage.store.core import Core, Transaction
+
+
+class LayerRequest(NamedTuple):
+    """Everything that the caller may say about a new layer."""
+
+    id: str = ""
+    parent: str = ""
+    names: Sequence[str] = ()
+    mount_label: str = ""
+    writable: bool = True
+    maps: MapOptions = MapOptions()
+    flags: Mapping[str, Any] = {}
+    template: str = ""
+    big_data: Sequence[bigdata.Blob] = ()
+    volatile: bool = False
+    storage_options: Mapping[str, str] = {}
+
+
+class Base(NamedTuple):
+    """What a new layer is put on: its parent, its template and the maps that follow from them."""
+
+    parent: LayerID
+    template: Layer | None
+    maps: IDMaps
+    base_maps: IDMaps
+
+    @property
+    def diff(self) -> DiffSummary:
+        """What a copy inherits: the template's digests, sizes and recipe (semantics §2.10)."""
+        return self.template.diff if self.template else DiffSummary()
+
+
+def new_layer_id(state: State) -> LayerID:
+    """A generated ID that no layer has."""
+    while True:
+        candidate = new_id()
+        if state.layer(candidate) is None:
+            return LayerID(candidate)
+
+
+def _check_free(state: State, request: LayerRequest) -> None:
+    if request.id and state.layer(request.id) is not None:
+        raise DuplicateID
+    for name in request.names:
+        if state.holder(Kind.LAYER, name) is not None:
+            raise DuplicateName
+
+
+def _find_base(core: Core, state: State, request: LayerRequest) -> Base:
+    parent: Layer | None = None
+    if request.parent:
+        parent = lookup.find_layer(state, request.parent)
+        if parent is None:
+            raise LayerUnknown
+        if state.container_of_layer(parent.id) is not None:
+            raise ParentIsContainer
+    template: Layer | None = None
+    if request.template:
+        template = lookup.layer(state, request.template)
+    inherited = parent.maps if parent is not None else IDMaps()
+    wanted = effective(request.maps, inherited)
+    if wanted and core.driver.can_shift_ids:
+        wanted = IDMaps()
+    base = template or parent
+    return Base(
+        parent.id if parent else LayerID(""), template, wanted, base.maps if base else IDMaps()
+    )
+
+
+def _check(core: Core, state: State, request: LayerRequest, staged: bool) -> Base:
+    """All preconditions, in the order of semantics §4.3; staged imports check IDs first."""
+    if staged:
+        _check_free(state, request)
+        return _find_base(core, state, request)
+    base = _find_base(core, state, request)
+    _check_free(state, request)
+    return base
+
+
+def prepare(
+    core: Core,
+    base: Base,
+    id_: LayerID,
+    request: LayerRequest,
+    work: Workspace,
+    parent: Prepared | None = None,
+) -> Prepared:
+    """The layer's directory, complete but for an archive's content, below ``work``.
+
+    ``parent`` stands for the parent while that is itself unpublished.
+    """
+    from cstorage.drivers.contract import LayerPlan
+
+    plan = LayerPlan(
+        id=id_,
+        parent=base.parent,
+        writable=request.writable,
+        template=base.template.id if base.template else LayerID(""),
+        mount_label=request.mount_label,
+        storage_options=request.storage_options,
+        maps=base.maps,
+        parent_maps=base.base_maps,
+    )
+    return core.driver.prepare(plan, work.path, parent)
+
+
+def create(
+    core: Core,
+    request: LayerRequest,
+    source: ByteSource | None = None,
+    options: ApplyOptions | None = None,
+) -> Layer:
+    """Create a layer, filled from ``source`` if given, in one transaction.
+
+    Raises ``LayerUnknown`` (parent, template), ``ParentIsContainer``, ``DuplicateID``,
+    ``DuplicateName``, ``InvalidBigDataName``, ``ArchiveError``, ``DriverError``; nothing is left.
+    """
+    staged = source is not None and core.driver.stages_content and not request.mount_label
+    state = core.state
+    base = _check(core, state, request, staged)
+    id_ = LayerID(request.id) if request.id else new_layer_id(state)
+    request = request._replace(id=id_, parent=base.parent)
+    with core.work() as work:
+        blobs = bigdata.stage(request.big_data, work, Kind.LAYER)
+        with prepare(core, base, id_, request, work) as prepared:
+            diff = base.diff
+            if source is not None:
+                diff = _fill(core, prepared, source, options, work)
+            core.driver.make_durable(prepared)
+            contents = staged_contents(diff if source is not None else DiffSummary(), blobs)
+            work.declare(Intent(core.driver.name, (id_,), tuple(contents)))
+            with core.transaction() as tx:
+                again = _check(core, tx.state, request, staged)
+                if again.maps != base.maps or again.base_maps != base.base_maps:
+                    raise StorageError(
+                        f"the ID maps of the parent of layer {id_} changed meanwhile; try again"
+                    )
+                tx.publish(prepared)
+                adopt_contents(tx, work, contents)
+                tx.emit(created(tx, base, id_, request, diff, blobs))
+    return lookup.layer(core.state, id_)
+
+
+def create_tree(core: Core, request: LayerRequest) -> str:
+    """A driver tree without a record, as ``create-storage-layer`` makes; an existing one is kept.
+
+    Raises ``DriverError`` if the parent's tree does not exist, ``InvalidID``.
+    """
+    id_ = LayerID(request.id) if request.id else new_layer_id(core.state)
+    if core.driver.exists(id_):
+        return id_
+    base = Base(LayerID(request.parent), None, _stored_maps(core, request), IDMaps())
+    with core.work() as work, prepare(core, base, id_, request, work) as prepared:
+        core.driver.make_durable(prepared)
+        work.declare(Intent(core.driver.name, (id_,), ()))
+        with core.transaction() as tx:
+            core.driver.publish(prepared)
+            del tx
+        # The tree has no record by intention: the intent must not outlive its publication.
+        work.settle()
+    return id_
+
+
+def _stored_maps(core: Core, request: LayerRequest) -> IDMaps:
+    wanted = effective(request.maps, IDMaps())
+    return IDMaps() if wanted and core.driver.can_shift_ids else wanted
+
+
+def created(
+    tx: Transaction,
+    base: Base,
+    id_: LayerID,
+    request: LayerRequest,
+    diff: DiffSummary,
+    blobs: tuple[BigDataItem, ...] = (),
+) -> ev.LayerCreated:
+    """The event that says all there is to say about the new layer."""
+    return ev.LayerCreated(
+        id=id_,
+        names=tuple(dict.fromkeys(request.names)),
+        parent=base.parent,
+        metadata=base.template.metadata if base.template else "",
+        mount_label=request.mount_label,
+        created_ns=tx.now_ns,
+        diff=diff,
+        flags=dict(request.flags),
+        maps=base.maps,
+        big_data=blobs,
+        writable=request.writable,
+        volatile=request.volatile,
+    )
+
+
+def staged_contents(diff: DiffSummary, blobs: Sequence[BigDataItem]) -> list[str]:
+    """Content keys that are about to move from a work folder into the store."""
+    found = [diff.recipe, diff.manifest, *(blob.content for blob in blobs)]
+    return list(dict.fromkeys(key for key in found if key))
+
+
+def adopt_contents(tx: Transaction, work: Workspace, contents: Sequence[str]) -> None:
+    for key in contents:
+        tx.adopt(key, work.path / f"content-{key}")
+
+
+class _HashingFile:
+    """A file being written whose SHA-256 is its future name."""
+
+    def __init__(self, work: Workspace, name: str) -> None:
+        self.path = work.path / name
+        self.file: BinaryIO = self.path.open("xb")
+        self.work = work
+
+    def finish(self) -> str:
+        """Sync, name the file after its content, and return the content key."""
+        self.file.flush()
+        os.fdatasync(self.file.fileno())
+        self.file.close()
+        with self.path.open("rb") as written:
+            key = hashlib.file_digest(written, "sha256").hexdigest()
+        target = self.work.path / f"content-{key}"
+        self.path.rename(target)
+        os.chmod(target, 0o600)
+        return key
+
+
+def _fill(
+    core: Core,
+    prepared: Prepared,
+    source: ByteSource,
+    options: ApplyOptions | None,
+    work: Workspace,
+) -> DiffSummary:
+    """Extract the archive; its recipe and manifest become content files of the work folder."""
+    recipe, manifest = _HashingFile(work, "recipe"), _HashingFile(work, "manifest")
+    try:
+        diff = core.driver.apply(
+            prepared, source, options, recipe=recipe.file, manifest=manifest.file
+        )
+    except BaseException:
+        recipe.file.close()
+        manifest.file.close()
+        raise
+    return diff._replace(recipe=recipe.finish(), manifest=manifest.finish())
+
+
+def apply_diff(
+    core: Core, key: str, source: ByteSource, options: ApplyOptions | None = None
+) -> DiffSummary:
+    """Extract an archive over an existing layer and record what it was.
+
+    Raises ``LayerUnknown`` and ``ArchiveError``.
+    """
+    layer = lookup.layer(core.state, key)
+    with core.work() as work:
+        recipe, manifest = _HashingFile(work, "recipe"), _HashingFile(work, "manifest")
+        try:
+            diff = core.driver.apply_to(
+                layer.id,
+                source,
+                options,
+                maps=layer.maps,
+                recipe=recipe.file,
+                manifest=manifest.file,
+            )
+            diff = diff._replace(recipe=recipe.finish(), manifest=manifest.finish())
+        finally:
+            recipe.file.close()
+            manifest.file.close()
+        contents = staged_contents(diff, ())
+        work.declare(Intent(core.driver.name, (), tuple(contents)))
+        with core.transaction() as tx:
+            if tx.state.layer(layer.id) is None:
+                raise LayerUnknown
+            adopt_contents(tx, work, contents)
+            tx.emit(ev.LayerDiffApplied(layer.id, diff))
+    return diff

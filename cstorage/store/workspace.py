@@ -1,0 +1,166 @@
+"""Work folders below ``staging/`` and ``trash/``: what is not yet, or no longer, part of the store.
+
+A work folder is a pair ``<name>.lock`` and ``<name>/``. The owner holds an exclusive ``flock`` on
+the lock file for as long as the folder is in use; the kernel frees it when the owner dies, so a
+folder whose lock can be had is left over.
+
+Inside, ``intent`` lists what the owner was about to put into the store or take out of it (layer
+IDs and content keys). It is durable before the first of these moves. Whoever finds a left-over
+folder settles each listed thing by the only truth there is: what the journal's state does not know
+is removed, what it knows stays. The same rule serves an interrupted creation (moved in, event
+never written) and an interrupted deletion (event written, not yet moved out).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cstorage.content import sync_directory, write_synced
+
+
+class Intent(NamedTuple):
+    """Layer IDs (of one driver) and content keys that are about to move in or out."""
+
+    driver: str = ""
+    layers: tuple[str, ...] = ()
+    contents: tuple[str, ...] = ()
+
+
+class Workspace:
+    """One work folder, owned by this process until ``discard`` or ``abandon``."""
+
+    def __init__(self, path: Path, lock_fd: int) -> None:
+        self.path = path
+        self._lock_fd = lock_fd
+
+    @classmethod
+    def create(cls, parent: Path) -> Workspace:
+        """A new, empty, locked folder below ``parent`` (made if missing)."""
+        parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        while True:
+            path = parent / os.urandom(8).hex()
+            lock = path.with_suffix(".lock")
+            fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # A sweeper may have taken the unlocked file for a left-over and removed it.
+                if os.fstat(fd).st_nlink:
+                    path.mkdir(mode=0o700)
+                    return cls(path, fd)
+            except BlockingIOError:
+                pass
+            except BaseException:
+                lock.unlink(missing_ok=True)
+                os.close(fd)
+                raise
+            os.close(fd)
+
+    def declare(self, intent: Intent) -> None:
+        """Write down, durably, what is about to move between this folder and the store."""
+        import json
+
+        data = json.dumps([intent.driver, list(intent.layers), list(intent.contents)]).encode()
+        draft = self.path / "intent.new"
+        write_synced(draft, data)
+        draft.rename(self.path / "intent")
+        sync_directory(self.path)
+        sync_directory(self.path.parent)
+
+    def settle(self) -> None:
+        """Forget the intent: what it listed is where it belongs."""
+        (self.path / "intent").unlink(missing_ok=True)
+
+    def put(self, key: str, data: bytes) -> Path:
+        """Write and sync a content file named ``key`` into the folder."""
+        path = self.path / f"content-{key}"
+        if not path.exists():
+            write_synced(path, data)
+        return path
+
+    def discard(self) -> None:
+        """Delete the folder and everything in it, then give up the lock."""
+        if self._lock_fd < 0:
+            return
+        remove_tree(self.path)
+        self.path.with_suffix(".lock").unlink(missing_ok=True)
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Give up the lock and leave the folder to the next sweep."""
+        if self._lock_fd >= 0:
+            fd, self._lock_fd = self._lock_fd, -1
+            # Explicitly, because a forked child may share the open file description.
+            fcntl.flock(fd, fcntl.LOCK_UN)
+            os.close(fd)
+
+
+def left_over(parent: Path) -> Iterator[tuple[Workspace, Intent]]:
+    """Work folders below ``parent`` that nobody owns; each is locked while it is looked at."""
+    try:
+        names = {entry.name.removesuffix(".lock") for entry in os.scandir(parent)}
+    except FileNotFoundError:
+        return
+    for name in sorted(names):
+        path = parent / name
+        try:
+            fd = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            continue
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            continue
+        found = Workspace(path, fd)
+        if not os.fstat(fd).st_nlink:
+            found.abandon()
+            continue
+        yield found, _read_intent(path)
+
+
+def any_entries(*parents: Path) -> bool:
+    """Whether any of the folders has an entry: one ``scandir`` each, for the quick path at open."""
+    for parent in parents:
+        try:
+            with os.scandir(parent) as entries:
+                if next(entries, None) is not None:
+                    return True
+        except FileNotFoundError:
+            continue
+    return False
+
+
+def _read_intent(path: Path) -> Intent:
+    import json
+
+    try:
+        raw: Any = json.loads((path / "intent").read_bytes())
+        return Intent(str(raw[0]), tuple(raw[1]), tuple(raw[2]))
+    except FileNotFoundError:
+        return Intent()
+    except (ValueError, IndexError, TypeError):
+        # Renamed into place only after it was synced, so this is damage of the medium; the things
+        # it listed are found by the full sweep of ``gc``.
+        return Intent()
+
+
+def remove_tree(path: Path) -> None:
+    """Delete ``path`` with everything below it, at any depth; a missing one is fine."""
+    from cstorage.drivers import removal
+
+    try:
+        removal.remove_tree(os.fspath(path))
+    except FileNotFoundError:
+        pass  # not even its parent is there
+
+
+def names_in(parent: Path) -> Iterable[str]:
+    """Names of the work folders below ``parent``, for reports."""
+    try:
+        return sorted({entry.name.removesuffix(".lock") for entry in os.scandir(parent)})
+    except FileNotFoundError:
+        return []

@@ -1,0 +1,191 @@
+"""Every file-system call of the journal, in one injectable object.
+
+Rules of this module:
+
+* No other module of the package touches ``os`` for files: a simulated disk, fault injection and
+  call counting need no monkey-patching.
+* The methods have the signatures and errors of ``os``; paths are text.
+* Names are published by ``rename`` in one directory, then ``sync_directory`` (rename is atomic for
+  observers, not durable).
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from typing import Any, Protocol
+
+O_RDONLY = os.O_RDONLY | os.O_CLOEXEC
+O_RDWR = os.O_RDWR | os.O_CLOEXEC
+O_CREATE = os.O_RDWR | os.O_CLOEXEC | os.O_CREAT
+O_EXCLUSIVE = O_CREATE | os.O_EXCL
+
+
+class StatLike(Protocol):
+    """What the journal looks at in a stat result."""
+
+    @property
+    def st_size(self) -> int: ...
+    @property
+    def st_ino(self) -> int: ...
+    @property
+    def st_nlink(self) -> int: ...
+    @property
+    def st_mode(self) -> int: ...
+    @property
+    def st_mtime_ns(self) -> int: ...
+
+
+class Fs(Protocol):
+    """The calls; ``OsFs`` is the real one."""
+
+    def open(self, path: str, flags: int, mode: int = 0o644, /) -> int: ...
+    def close(self, fd: int, /) -> None: ...
+    def pread(self, fd: int, size: int, offset: int, /) -> bytes: ...
+    def pwrite(self, fd: int, data: Any, offset: int, /) -> int: ...
+    def fdatasync(self, fd: int, /) -> None: ...
+    def ftruncate(self, fd: int, length: int, /) -> None: ...
+    def fstat(self, fd: int, /) -> StatLike: ...
+    def stat(self, path: str, /) -> StatLike: ...
+    def rename(self, old: str, new: str, /) -> None: ...
+    def unlink(self, path: str, /) -> None: ...
+    def listdir(self, path: str, /) -> list[str]: ...
+    def mkdir(self, path: str, /) -> None: ...
+    def chmod(self, path: str, mode: int, /) -> None: ...
+    def sync_directory(self, path: str, /) -> None: ...
+    def flock(self, fd: int, operation: int, /) -> None: ...
+    def allocate(self, fd: int, size: int, /) -> None: ...
+    def map(self, fd: int, size: int, /) -> Any: ...
+    def network(self, path: str, /) -> str: ...
+
+
+_NETWORK_NAMES = frozenset(
+    ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "coda", "lustre", "gpfs",
+     "fuse.sshfs", "fuse.glusterfs", "fuse.s3fs", "fuse.cephfs", "ncpfs")
+)  # fmt: skip
+
+
+class OsFs:
+    """The operating system's calls, with nothing in between where nothing is needed."""
+
+    __slots__ = ()
+
+    open = staticmethod(os.open)
+    close = staticmethod(os.close)
+    pread = staticmethod(os.pread)
+    pwrite = staticmethod(os.pwrite)
+    fdatasync = staticmethod(os.fdatasync)
+    ftruncate = staticmethod(os.ftruncate)
+    fstat = staticmethod(os.fstat)
+    stat = staticmethod(os.stat)
+    rename = staticmethod(os.rename)
+    unlink = staticmethod(os.unlink)
+    listdir = staticmethod(os.listdir)
+    chmod = staticmethod(os.chmod)
+    flock = staticmethod(fcntl.flock)
+
+    def mkdir(self, path: str, /) -> None:
+        try:
+            os.mkdir(path, 0o755)
+        except FileExistsError:
+            if not os.path.isdir(path):
+                raise
+
+    def sync_directory(self, path: str, /) -> None:
+        """Make the names in ``path`` durable; an I/O error is never swallowed."""
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def allocate(self, fd: int, size: int, /) -> None:
+        """Back ``size`` bytes with blocks; raises ENOSPC rather than leaving a hole."""
+        os.posix_fallocate(fd, 0, size)
+
+    def map(self, fd: int, size: int, /) -> Any:
+        """A read-only map with random-access advice (a cold look-up reads one page, not 32)."""
+        import mmap
+
+        if size == 0:
+            return b""
+        view = mmap.mmap(fd, size, mmap.MAP_SHARED, mmap.PROT_READ)
+        view.madvise(mmap.MADV_RANDOM)
+        return view
+
+    def network(self, path: str, /) -> str:
+        """Name of the network file system that holds ``path``, or "" for a local one.
+
+        Taken from the mount table: the last mount whose point is a parent of ``path``.
+        """
+        real = os.path.realpath(path)
+        best, kind = -1, ""
+        try:
+            with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as table:
+                for line in table:
+                    fields = line.split(" ")
+                    point = fields[4].replace("\\040", " ")
+                    if len(point) >= best and (
+                        real == point or real.startswith(point.rstrip("/") + "/")
+                    ):
+                        best, kind = len(point), fields[fields.index("-") + 1]
+        except (OSError, ValueError):
+            return ""
+        return kind if kind in _NETWORK_NAMES else ""
+
+
+REAL = OsFs()
+
+FULL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+"""Errors that mean "no room": the frame is cut back and the writer may go on."""
+
+
+def write_all(fs: Fs, fd: int, data: bytes, offset: int) -> None:
+    """``pwrite`` until everything is written; short writes are normal near a limit."""
+    done = fs.pwrite(fd, data, offset)
+    while done < len(data):
+        step = fs.pwrite(fd, data[done:], offset + done)
+        if step <= 0:
+            raise OSError(errno.EIO, "pwrite wrote nothing")
+        done += step
+
+
+def read_file(fs: Fs, path: str, limit: int = 1 << 30) -> bytes:
+    """The whole file, at most ``limit`` bytes."""
+    fd = fs.open(path, O_RDONLY)
+    try:
+        return read_range(fs, fd, 0, min(limit, fs.fstat(fd).st_size))
+    finally:
+        fs.close(fd)
+
+
+def read_range(fs: Fs, fd: int, offset: int, size: int) -> bytes:
+    """``size`` bytes at ``offset``, fewer only where the file ends."""
+    data = fs.pread(fd, size, offset)
+    if len(data) == size or not data:
+        return data
+    parts = [data]
+    have = len(data)
+    while have < size:
+        data = fs.pread(fd, size - have, offset + have)
+        if not data:
+            break
+        parts.append(data)
+        have += len(data)
+    return b"".join(parts)
+
+
+def publish(fs: Fs, directory: str, name: str, data: bytes, mode: int = 0o644) -> None:
+    """Write ``name`` so that it is either absent or complete and durable: temporary file, data
+    sync, rename, directory sync, in this order."""
+    temporary = f"{directory}/.{name}.tmp"
+    fd = fs.open(temporary, O_CREATE, mode)
+    try:
+        fs.ftruncate(fd, 0)
+        write_all(fs, fd, data, 0)
+        fs.fdatasync(fd)
+    finally:
+        fs.close(fd)
+    fs.rename(temporary, f"{directory}/{name}")
+    fs.sync_directory(directory)

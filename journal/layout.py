@@ -1,0 +1,172 @@
+"""The journal folder: which files it has, how it is created and recognised.
+
+Rules of this module:
+
+* ``FORMAT`` is written last; a folder without it is an unfinished creation as long as its first
+  segment holds no frame.
+* Creation is repeatable after a crash at any point.
+* The reserve is a file of allocated blocks: giving it up makes room for the few frames (deletions)
+  that must still be possible on a full disk (docs/decisions/0011).
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING, NamedTuple
+
+from journal import checksum
+from journal import segment as sg
+from journal.errors import JournalDamaged, JournalExists, JournalNotFound, UnsupportedFormat
+from journal.fs import FULL, O_CREATE, Fs, publish, read_file
+
+if TYPE_CHECKING:
+    from journal.clock import Clock
+
+FORMAT = "FORMAT"
+SNAPSHOTS = "snapshots"
+RECOVERED = "recovered"
+RESERVE = "reserve"
+SUSPECT = "SUSPECT"
+RESERVE_BYTES = 1 << 20
+_FIRST_LINE = "journal 1"
+
+
+class Format(NamedTuple):
+    """The marker's content."""
+
+    uuid: bytes
+    created_ns: int
+
+
+def read_format(fs: Fs, root: str) -> Format | None:
+    """The marker, None if there is none; ``JournalDamaged`` if it is not readable as one."""
+    try:
+        text = read_file(fs, f"{root}/{FORMAT}", 4096).decode("ascii", "replace")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    lines = text.splitlines()
+    if lines and lines[0].startswith("journal ") and lines[0] != _FIRST_LINE:
+        raise UnsupportedFormat(f"{root}: format {lines[0]!r} needs a newer version")
+    try:
+        fields = dict(line.split(" ", 1) for line in lines)
+        uuid = bytes.fromhex(fields["uuid"])
+        created = int(fields["created"])
+    except (ValueError, KeyError):
+        uuid, created = b"", 0
+    if len(uuid) != 16:
+        raise JournalDamaged(
+            f"{root}/{FORMAT} is damaged: restore the three lines (the uuid is in every segment)"
+        )
+    return Format(uuid, created)
+
+
+def require(fs: Fs, root: str) -> Format:
+    """The marker of an existing journal; ``JournalNotFound`` says how to make one."""
+    found = read_format(fs, root)
+    if found is None:
+        raise JournalNotFound(f"{root} holds no journal (no {FORMAT} file): open it with create")
+    return found
+
+
+def _entries(fs: Fs, path: str) -> list[str]:
+    try:
+        return fs.listdir(path)
+    except FileNotFoundError:
+        return []
+
+
+def prepare(fs: Fs, root: str) -> None:
+    """Make the folder so that the lock file can be opened; refuses a folder of something else."""
+    known = {FORMAT, sg.FOLDER, SNAPSHOTS, RECOVERED, RESERVE, SUSPECT, "lock", "durable",
+             "archive", f".{FORMAT}.tmp"}  # fmt: skip
+    try:
+        entries = fs.listdir(root)
+    except FileNotFoundError:
+        _make_parents(fs, root)
+        entries = []
+    except NotADirectoryError:
+        raise JournalExists(f"{root} is a file, not a folder") from None
+    strange = sorted(set(entries) - known)
+    if strange:
+        raise JournalExists(f"{root} holds something else ({strange[0]}): name an empty folder")
+    for folder in (sg.FOLDER, SNAPSHOTS, RECOVERED):
+        fs.mkdir(f"{root}/{folder}")
+
+
+def _make_parents(fs: Fs, path: str) -> None:
+    try:
+        fs.mkdir(path)
+    except FileNotFoundError:
+        parent = path.rpartition("/")[0]
+        if not parent:
+            raise
+        _make_parents(fs, parent)
+        fs.mkdir(path)
+    parent = path.rpartition("/")[0] or "/"
+    fs.sync_directory(parent)
+
+
+def create(fs: Fs, clock: Clock, root: str) -> Format:
+    """Write the first segment and the marker. Under the writer lock; harmless if done already."""
+    found = read_format(fs, root)
+    if found is not None:
+        return found
+    folder = f"{root}/{sg.FOLDER}"
+    for number in sg.listing(fs, folder):
+        if number != 1 or fs.stat(f"{folder}/{sg.name(number)}").st_size > sg.HEADER_SIZE:
+            raise JournalDamaged(
+                f"{root}: segments without a {FORMAT} file: restore the file from a copy"
+            )
+    uuid = clock.random(16)
+    now = clock.time_ns()
+    publish(
+        fs, folder, sg.name(1),
+        sg.build(
+            uuid=uuid, number=1, first_sequence=1, epoch=0, previous=sg.genesis(uuid),
+            time_ns=now, boot_id=clock.boot_id(), algorithm=checksum.preferred(),
+        ),
+    )  # fmt: skip
+    text = f"{_FIRST_LINE}\nuuid {uuid.hex()}\ncreated {now}\n"
+    publish(fs, root, FORMAT, text.encode("ascii"))
+    return Format(uuid, now)
+
+
+def fill_reserve(fs: Fs, root: str, size: int) -> bool:
+    """Allocate the reserve if it is not there; False (and no file left behind) without room."""
+    path = f"{root}/{RESERVE}"
+    try:
+        if size <= 0 or fs.stat(path).st_size >= size:
+            return True
+    except FileNotFoundError:
+        pass
+    try:
+        fd = fs.open(path, O_CREATE, 0o600)
+        try:
+            fs.allocate(fd, size)
+        except OSError:
+            fs.ftruncate(fd, 0)
+            raise
+        finally:
+            fs.close(fd)
+    except OSError as error:
+        if error.errno in FULL or error.errno in (errno.EOPNOTSUPP, errno.EINVAL):
+            return False
+        raise
+    return True
+
+
+def spend_reserve(fs: Fs, root: str) -> bool:
+    """Give the reserved blocks back to the file system; False if there are none."""
+    path = f"{root}/{RESERVE}"
+    try:
+        if not fs.stat(path).st_size:
+            return False
+        fs.unlink(path)
+    except OSError:
+        return False
+    return True
+
+
+def suspect(fs: Fs, root: str) -> bool:
+    """Whether an earlier writer saw a failed sync."""
+    return SUSPECT in _entries(fs, root)

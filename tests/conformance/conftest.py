@@ -1,0 +1,56 @@
+"""The two sides, and the report on rows of docs/differences.md that no test needed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+from duo import PEER, Duo, DuoMaker, Side
+from rules import RULES, documented
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_USED: set[str] = set()
+_COMPARED: set[str] = set()
+
+
+@pytest.fixture
+def duo_of(tmp_path: Path, clean_environment: dict[str, str]) -> DuoMaker:
+    """Makes a ``Duo``: a driver's name, and the command of each side."""
+    if shutil.which(PEER) is None:
+        pytest.skip(f"{PEER} is not installed (Debian: apt install {PEER})")
+    if os.getuid() != 0:
+        pytest.skip("not root: the layers of both programmes need owners and mounts")
+
+    def make(driver: str, ours: list[str], theirs: list[str] | None = None, label: str = "") -> Duo:
+        base = tmp_path / (label or driver)
+        host = base / "host"
+        host.mkdir(parents=True)
+        known = documented()
+        return Duo(
+            Side("ours", ours, base, driver, clean_environment),
+            Side("theirs", theirs or [PEER], base, driver, clean_environment),
+            {name: rule for name, rule in RULES.items() if name in known},
+            _USED,
+            host,
+        )
+
+    return make
+
+
+@pytest.fixture
+def compared() -> set[str]:
+    """Where the tests note which sequences ran, for the report at the end."""
+    return _COMPARED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    from sequences import SEQUENCES
+
+    if set(SEQUENCES) <= _COMPARED and (unused := sorted(set(documented()) - _USED)):
+        terminalreporter.write_line(
+            f"docs/differences.md: rows that no comparison needed: {', '.join(unused)}"
+        )
