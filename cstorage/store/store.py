@@ -142,7 +142,7 @@ class Store:
     def layers(self) -> Iterator[Layer]:
         """All layers in creation order, volatile ones last."""
         state = self._core.state
-        for id_ in list(state.ids(Kind.LAYER)):
+        for id_ in state.ids(Kind.LAYER):
             found = state.layer(id_)
             if found is not None:
                 yield found
@@ -150,7 +150,7 @@ class Store:
     def images(self) -> Iterator[Image]:
         """All images in creation order."""
         state = self._core.state
-        for id_ in list(state.ids(Kind.IMAGE)):
+        for id_ in state.ids(Kind.IMAGE):
             found = state.image(id_)
             if found is not None:
                 yield found
@@ -158,7 +158,7 @@ class Store:
     def containers(self) -> Iterator[Container]:
         """All containers in creation order, volatile ones last."""
         state = self._core.state
-        for id_ in list(state.ids(Kind.CONTAINER)):
+        for id_ in state.ids(Kind.CONTAINER):
             found = state.container(id_)
             if found is not None:
                 yield found
