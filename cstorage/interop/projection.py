@@ -458,11 +458,10 @@ class Projection:
         )
 
     def _own_root_extras(self) -> None:
-        """What an engine would otherwise decide by looking around (drivers-and-formats §2.4)."""
-        root = self.place.graph_root
+        """Spare the first consumer a walk over the whole home (drivers-and-formats §2.4)."""
         if self.place.driver == "overlay":
+            root = self.place.graph_root
             copies.write_once(f"{root}/overlay/.has-mount-program", b"false", 0o600)
-        copies.write_once(f"{root}/defaultNetworkBackend", b"netavark", 0o644)
 
     def _write_mark(self, mark: Mark) -> None:
         marks.write(self.place, mark)

@@ -261,7 +261,6 @@ def test_containers_are_shown_only_to_who_takes_the_root_over(
         assert [r["names"] for r in _records(graph, "containers")] == [["c"]]
         assert [r["names"] for r in _records(graph, "volatile-containers")] == [["v"]]
         assert (graph / "vfs-containers" / container.id / "note").read_bytes() == b"x"
-        assert (graph / "defaultNetworkBackend").read_text() == "netavark"
 
 
 def test_private_directories_survive_the_view(open_store: Callable[..., Any], layout: Path) -> None:

@@ -80,6 +80,12 @@ class Engine:
             "XDG_RUNTIME_DIR": str(base),
         }
 
+    def at(self, root: Path) -> Engine:
+        """The same with another root of its own."""
+        self.conf.write_text(self.conf.read_text().replace(f'"{self.root}"', f'"{root}"'))
+        self.root = root
+        return self
+
     def podman(self, *words: str) -> str:
         return ok("podman", *words, env=self.env)
 
@@ -100,7 +106,7 @@ class Engine:
 
 
 def _tar(entries: Sequence[tuple[str, Any]]) -> bytes:
-    """A layer: ``(name, bytes)`` files, ``(name, None)`` directories, else (name, TarInfo field)."""
+    """A layer: ``(name, bytes)`` files, ``(name, None)`` directories, else fields."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as archive:
         for name, what in entries:
