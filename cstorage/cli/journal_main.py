@@ -95,6 +95,7 @@ def folder(given: dict[str, Any]) -> str:
 def group() -> click.Group:
     """The click group of the command."""
     import click
+
     from journal.cli import build
 
     return build(
