@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator  # noqa: TC003
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest

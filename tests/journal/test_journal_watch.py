@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from pathlib import Path  # noqa: TC003 - fixtures are resolved at run time
+from pathlib import Path
 
 import pytest
 
