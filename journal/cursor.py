@@ -257,8 +257,9 @@ class Cursor:
     def later(self) -> fr.Later:
         """Search behind the current place for frames of this segment."""
         return fr.search(
-            self.rest(), self.offset, 8, seed=self.header.seed, extend=self._extend
-        )
+            self.rest(), self.offset, 1, seed=self.header.seed, extend=self._extend,
+            sequence=self.sequence,
+        )  # fmt: skip
 
     def close(self) -> None:
         if self.handle is not None:

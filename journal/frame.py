@@ -8,7 +8,8 @@ Rules of this module:
   length, chain link and sequence number. A length is never used before its checksum was right.
 * Both checksums are seeded with the segment's seed mixed with the frame's place, so bytes of
   another segment, another journal or another place in the same segment never validate.
-* The link hashes stored bytes, never a re-encoding.
+* The link hashes stored bytes, never a re-encoding. The body checksum covers the link too: else a
+  torn write could leave a frame whose checksums hold and whose link does not, which is damage.
 * Pure: bytes in, tuples out.
 """
 
@@ -173,7 +174,7 @@ def build(
         + crc.to_bytes(4, "little")
         + head
         + body
-        + TRAILER.pack(extend(crc, body), length, link),
+        + TRAILER.pack(extend(extend(crc, body), link), length, link),
         link,
     )
 
@@ -251,7 +252,7 @@ def parse(
             fault = BODY_SHORT
             break
         body_crc, again, stored = unpack_trailer(buffer, end)
-        if again != length or extend(crc, buffer[body_at:end]) != body_crc:
+        if again != length or extend(extend(crc, buffer[body_at:end]), stored) != body_crc:
             fault = BODY_BAD
             break
         if (
@@ -307,10 +308,44 @@ class Later(NamedTuple):
     offsets: list[int]
 
 
-def search(buffer: bytes, base: int, start: int, *, seed: int, extend: Extend) -> Later:
+_places: dict[int, list[tuple[int, int]]] = {}
+
+
+def _place_of(extend: Extend, seed: int, head: bytes, crc: int) -> int:
+    """The offset for which ``head`` has this checksum.
+
+    A checksum is linear in its seed: the difference to the checksum for offset 0 is a linear map
+    of the place, which is inverted here (elimination over 32 bits, once per algorithm). Bytes
+    that were shifted inside their segment are recognised by it.
+    """
+    rows = _places.get(id(extend))
+    if rows is None:
+        zeros = bytes(HEADER_SIZE - 8)
+        base = extend(0, zeros)
+        rows = []
+        for bit in range(32):
+            image, source = extend(1 << bit, zeros) ^ base, 1 << bit
+            for other, origin in rows:
+                if image ^ other < image:
+                    image, source = image ^ other, source ^ origin
+            rows.append((image, source))
+            rows.sort(reverse=True)
+        _places[id(extend)] = rows
+    difference = extend(seed, head) ^ crc
+    place = 0
+    for image, source in rows:
+        if difference ^ image < difference:
+            difference, place = difference ^ image, place ^ source
+    return place << 3
+
+
+def search(
+    buffer: bytes, base: int, start: int, *, seed: int, extend: Extend, sequence: int = 0
+) -> Later:
     """Look for frames anywhere at or after ``start`` (offset in ``buffer``): evidence for or
     against damage. A header that verifies is enough for its promise; its body must verify too to
-    count as a frame."""
+    count as a frame. A frame of this segment that was shifted counts if its events are newer than
+    ``sequence`` (older ones may be stale bytes behind a torn append)."""
     frames = promised = 0
     offsets: list[int] = []
     at = start
@@ -319,22 +354,28 @@ def search(buffer: bytes, base: int, start: int, *, seed: int, extend: Extend) -
         if at < 0 or at + HEADER_SIZE > len(buffer):
             break
         offset = base + at
-        if offset & 7:
+        _, crc, length, _, _, _, first, promise, _ = HEADER.unpack_from(buffer, at)
+        head = buffer[at + 8 : at + HEADER_SIZE]
+        shifted = bool(offset & 7) or extend(seed_at(seed, offset), head) != crc
+        if shifted:
+            place = _place_of(extend, seed, head, crc)
+            if place > 1 << 31 or first <= sequence or promise > place:
+                at += 1
+                continue
+        if length > MAX_BODY or (promise > offset and not shifted):
             at += 1
             continue
-        _, crc, length, _, _, _, _, promise, _ = HEADER.unpack_from(buffer, at)
-        head = buffer[at + 8 : at + HEADER_SIZE]
-        if extend(seed_at(seed, offset), head) != crc or length > MAX_BODY or promise > offset:
-            at += 8
-            continue
-        promised = max(promised, promise)
+        if not shifted:
+            promised = max(promised, promise)
         end = at + HEADER_SIZE + (length + 7 & -8)
         if end + TRAILER_SIZE <= len(buffer):
-            body_crc, again, _ = TRAILER.unpack_from(buffer, end)
-            if again == length and extend(crc, buffer[at + HEADER_SIZE : end]) == body_crc:
+            body_crc, again, link = TRAILER.unpack_from(buffer, end)
+            body = buffer[at + HEADER_SIZE : end]
+            if again == length and extend(extend(crc, body), link) == body_crc:
                 frames += 1
+                promised = max(promised, promise)
                 offsets.append(offset)
                 at = end + TRAILER_SIZE
                 continue
-        at += 8
+        at += 1
     return Later(frames, promised, offsets)

@@ -71,6 +71,13 @@ class _Repair:
             raise JournalDamaged(f"{root}: no segment is left: restore them from a copy")
         uuid = self._identity(numbers)
         expected: tuple[bytes, int] | None = None
+        from journal.verify import verify
+
+        report = verify(root, fs=fs, clock=self.clock) if numbers[0] > 1 else None
+        if report is not None and any(
+            f.rule == "missing" and f.segment == numbers[0] - 1 for f in report.findings
+        ):
+            numbers[0] = 1  # no prune frame explains that the beginning is gone
         for number in range(numbers[0], numbers[-1] + 1):
             following = self._header(number + 1, uuid)
             expected = self._segment(uuid, number, expected, following, number == numbers[-1])
@@ -134,7 +141,13 @@ class _Repair:
             expected is not None
             and (header.previous != expected[0] or header.first_sequence != expected[1] + 1)
         ):
-            if last and (buffer is None or len(buffer) <= sg.HEADER_SIZE) and expected is not None:
+            if (
+                last
+                and expected is not None
+                and (buffer is None or len(buffer) <= sg.HEADER_SIZE)
+                and self._known(uuid, expected[1])[:2] <= (number, sg.HEADER_SIZE)
+                and self._known(uuid, expected[1])[2] <= expected[1]
+            ):
                 self.torn = True  # an unfinished rotation: the next writer's business
                 return expected
             raw, header = self._new_header(uuid, number, expected, raw)
@@ -153,10 +166,17 @@ class _Repair:
         state, sequence = found.chain, found.sequence
         if last:
             sequence, extra = self._end(uuid, number, found, bool(changes or gaps))
-            if extra is not None:
+            if extra is not None and found.sealed:
+                if found.rest:
+                    changes.append(f"drop {len(found.rest)} bytes behind the seal")
+                if extra.last >= extra.first:
+                    self._successor(uuid, number + 1, found, extra)
+            elif extra is not None:
                 pieces.append(extra)
                 gaps.append(extra)
-        elif not found.sealed or found.rest:
+        elif found.sealed and found.rest:
+            changes.append(f"drop {len(found.rest)} bytes behind the seal")
+        elif not found.sealed:
             state, sequence = self._seal(pieces, gaps, found, header, following)
         for gap in gaps:
             lost += max(0, gap.last - gap.first + 1)
@@ -176,6 +196,22 @@ class _Repair:
             self.lost += lost
             state = chained
         return state, sequence
+
+    def _successor(self, uuid: bytes, number: int, found: Salvage, gap: Gap) -> None:
+        """Events known to have followed a sealed segment are lost with their file."""
+        gap = gap._replace(lost=b"")
+        raw, header = self._new_header(uuid, number, (found.chain, found.sequence), b"")
+        data, _ = rebuild(
+            [gap], header=raw, seed=header.seed, extend=checksum.extender(header.algorithm),
+            sequence=found.sequence, chain_from=found.chain, time_ns=self.clock.time_ns(),
+            reason="repair",
+        )  # fmt: skip
+        lost = gap.last - gap.first + 1
+        self.new.append((number, data, None))
+        self.steps.append(
+            Step(sg.name(number), f"make it anew, events {gap.first} to {gap.last} are a gap", lost)
+        )
+        self.lost += lost
 
     def _new_header(
         self, uuid: bytes, number: int, expected: tuple[bytes, int] | None, old: bytes
@@ -239,13 +275,7 @@ class _Repair:
     ) -> tuple[int, Gap | None]:
         """The last segment's end: torn (left to the writer, or dropped when the file is rewritten
         anyway), or lost durable events."""
-        known = 0
-        mark = mk.load(self.fs, self.root, self.clock.boot_id())
-        if mark is not None:
-            known = mark.sequence
-        from journal.snapshots import newest_sequence
-
-        known = max(known, newest_sequence(self.fs, self.root, uuid, found.sequence))
+        known = self._known(uuid, found.sequence)[2]
         if not rewritten:
             try:
                 cursor = Cursor(self.fs, self.root, uuid, number=number)
@@ -267,6 +297,16 @@ class _Repair:
             return found.sequence, None
         last = max(known, found.sequence)
         return last, Gap(found.sequence + 1, last, found.rest, None, None)
+
+    def _known(self, uuid: bytes, above: int) -> tuple[int, int, int]:
+        """Segment, offset and sequence somebody knows to have been durable."""
+        from journal.snapshots import newest_sequence
+
+        mark = mk.load(self.fs, self.root, self.clock.boot_id())
+        known = newest_sequence(self.fs, self.root, uuid, above)
+        if mark is None:
+            return 0, 0, known
+        return mark.segment, mark.offset, max(known, mark.sequence)
 
     # -- acting -------------------------------------------------------------------------------
 

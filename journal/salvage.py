@@ -72,7 +72,7 @@ class _Bytes:
             magic == fr.MAGIC
             and again == length
             and self.extend(fr.seed_at(self.seed, place), head) == crc
-            and self.extend(crc, body) == body_crc
+            and self.extend(self.extend(crc, body), link) == body_crc
         )
         return Piece(head, body, link, kind, first, count, not holds), end, holds
 
@@ -196,7 +196,7 @@ def rebuild(
                 + crc.to_bytes(4, "little")
                 + piece.head
                 + piece.body
-                + fr.TRAILER.pack(extend(crc, piece.body), length, piece.link)
+                + fr.TRAILER.pack(extend(extend(crc, piece.body), piece.link), length, piece.link)
             )
             sequence = piece.first + piece.events - 1
             state = piece.link

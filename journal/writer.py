@@ -220,11 +220,14 @@ class Appender:
             except JournalError:
                 self._hint[0] = Position(0, 0, 0, b"")
         numbers = sg.listing(self._fs, f"{self._root}/{sg.FOLDER}")
-        if not numbers:
-            self._refuse("structure", "no segment is left: restore them from a copy", 0, 0)
-        for have, need in zip(numbers, range(numbers[0], numbers[-1] + 1), strict=False):
-            if have != need:
-                self._refuse("structure", f"{sg.name(need)} is missing", need, 0)
+        missing = [1] if not numbers else sorted({*range(numbers[0], numbers[-1])} - {*numbers})
+        if missing:
+            row = recovery.decide(
+                recovery.Observation(
+                    recovery.LAST, recovery.STRUCTURE, recovery.NOTHING, recovery.NO
+                )
+            )
+            self._refuse(row.name, f"{row.reason}: {sg.name(missing[0])} is missing", missing[0], 0)
         last = numbers[-1]
         if last > numbers[0]:
             # A valid header that continues the segment before is where to start; otherwise walk
@@ -322,9 +325,6 @@ class Appender:
     def _attach(self, cursor: Cursor) -> None:
         """Open the last segment for writing and make what it holds durable."""
         number = cursor.header.number
-        if cursor.sealed:
-            self._extend = extender(cursor.header.algorithm)
-            return
         if self.fd >= 0 and (self._acked is None or self._acked.segment != number):
             fd, self.fd = self.fd, -1
             self._fs.close(fd)
@@ -338,6 +338,13 @@ class Appender:
         self.epoch = max(self.epoch, mark.epoch if mark else self._last_epoch(cursor))
         if mark is not None and (mark.segment, mark.offset) >= (number, cursor.offset):
             self.synced = cursor.offset
+        elif cursor.sealed:
+            # The seal may be visible and not durable; its segment gets a successor next.
+            durability, self.durability = self.durability, "commit"
+            try:
+                self._sync(cursor.position)
+            finally:
+                self.durability = durability
         elif cursor.last_kind == fr.CLOSE:
             self.synced = cursor.last_offset
         elif cursor.offset == sg.HEADER_SIZE:
@@ -629,6 +636,8 @@ class Appender:
         except (JournalError, OSError):
             return  # someone else writes: their frames carry the promise on
         try:
+            if self.cursor is None or self.cursor.sealed:
+                return  # nothing may follow a seal
             durability, self.durability = self.durability, "none"
             try:
                 self._write([Request(fr.CLOSE, encode([self.epoch]), 0)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,9 @@ TOP = Path(__file__).resolve().parent.parent
 # Helper modules stand beside the tests that use them.
 for _folder in ("conformance", "end_to_end", "."):
     sys.path.append(str(TOP / "tests" / _folder))
+
+from forkserver import ForkServer  # noqa: E402 - found through the lines above
+from mounts import unmount_below  # noqa: E402
 
 _START = (
     "import sys; sys.argv[0] = {name!r}; from cstorage.cli.{module} import main; sys.exit(main())"
@@ -68,12 +72,20 @@ def clean_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str
     }
 
 
+@pytest.fixture(scope="session")
+def forks(
+    tmp_path_factory: pytest.TempPathFactory, clean_environment: dict[str, str]
+) -> Iterator[ForkServer]:
+    """A fast way to start our programmes; each run is a process of its own."""
+    server = ForkServer(tmp_path_factory.mktemp("forks"), clean_environment)
+    yield server
+    server.close()
+
+
 @pytest.fixture(autouse=True)
 def _no_mount_left_behind(request: pytest.FixtureRequest) -> object:
     """Temporary folders must be removable even after a test that failed half-way."""
     folder = request.getfixturevalue("tmp_path") if "tmp_path" in request.fixturenames else None
     yield
     if folder is not None and os.getuid() == 0:
-        from mounts import unmount_below
-
         unmount_below(folder)

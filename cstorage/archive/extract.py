@@ -416,7 +416,7 @@ class Extractor:
         if target in (b"", b".", b".."):
             raise ArchiveError(f"{shown(name)}: whiteout of {shown(target)} is refused")
         path = directory + b"/" + target if directory else target
-        if self._overlay and self._below_whiteout(directory):
+        if self._below_whiteout(directory):
             return path, SKIPPED  # all of it is gone already
         parent = self._parent(directory, name).fd
         own = path in self._seen or path in self._parents.used
@@ -440,7 +440,7 @@ class Extractor:
                     info = beneath.stat_in(self._parents.find(above).fd, base)
                 except (FileNotFoundError, NotADirectoryError):
                     return True
-                return info is not None and wh.is_whiteout_device(info)
+                return info is None or wh.is_whiteout_device(info)
             directory = above
         return False
 

@@ -75,14 +75,20 @@ class Descent:
             self.fd = self._root
             return
         if self._fds[-1] < 0:
-            fd = self._root
-            for name in self._names:
-                child = open_child(fd, name)
-                if fd != self._root:
-                    os.close(fd)
-                fd = child
-            self._fds[-1] = fd
+            self._reopen()
         self.fd = self._fds[-1]
+
+    def _reopen(self) -> None:
+        """Come back to a directory that was closed: its parents are needed soon, too."""
+        fd = self._root
+        keep_from = len(self._names) - _HELD // 2
+        for index, name in enumerate(self._names):
+            child = open_child(fd, name)
+            if fd != self._root and index - 1 < keep_from:
+                os.close(fd)
+            if index >= keep_from:
+                self._fds[index] = child
+            fd = child
 
     def close(self) -> None:
         for fd in self._fds:

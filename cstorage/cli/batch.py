@@ -170,5 +170,6 @@ def _command(inv: Invocation, line: str, out: Output, atomic: bool) -> int:
                 values=parsed.values,
                 store=inv.store,
                 out=out,
+                configured=inv.configured,
             )
         )

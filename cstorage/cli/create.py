@@ -72,6 +72,8 @@ def import_layer(inv: Invocation) -> int:
         layer = inv.store.import_layer(
             stream, names=_names(inv), options=options, **_layer_options(inv)
         )
+        if options is not None:
+            line.finish(layer.diff)
     if inv.json:
         inv.out.json(layer_document(layer))
         return OK

@@ -61,31 +61,35 @@ class TreeCopier:
         self._target_root = target
         pending = [b""]
         directories: list[bytes] = []
-        while pending:
-            current = pending.pop()
-            directories.append(current)
-            with _Pair(source, target, current) as (inner, copied):
-                for name in treewalk.names(inner):
-                    path = treewalk.joined(current, name)
-                    status = os.lstat(name, dir_fd=inner)
-                    if stat.S_ISDIR(status.st_mode):
-                        os.mkdir(name, 0o700, dir_fd=copied)
-                        pending.append(path)
-                    else:
+        with treewalk.Tree(source) as old, treewalk.Tree(target) as new:
+            while pending:
+                current = pending.pop()
+                directories.append(current)
+                with _Pair(old, new, current) as (inner, copied):
+                    for name in treewalk.names(inner):
+                        path = treewalk.joined(current, name)
+                        status = os.lstat(name, dir_fd=inner)
                         self._entry(inner, copied, name, path, status)
-        for current in reversed(directories):
-            with _Pair(source, target, current) as (inner, copied):
-                self._finish(inner, copied, os.fstat(inner))
+                        if stat.S_ISDIR(status.st_mode):
+                            pending.append(path)
+            for current in reversed(directories):
+                with _Pair(old, new, current) as (inner, copied):
+                    self._finish(inner, copied, os.fstat(inner))
 
     def _entry(
         self, source: int, target: int, name: bytes, path: bytes, status: os.stat_result
     ) -> None:
+        """Make one entry; of a directory only the empty directory."""
         mode = status.st_mode
+        if stat.S_ISDIR(mode):
+            os.mkdir(name, 0o700, dir_fd=target)
+            return
         if status.st_nlink > 1:
             first = self._inodes.setdefault((status.st_dev, status.st_ino), path)
-            if first is not path:
+            if first != path:
                 above, _, base = first.rpartition(b"/")
-                other = treewalk.open_directory(self._target_root, above)
+                with treewalk.Tree(self._target_root) as links:
+                    other = links.open(above)
                 try:
                     os.link(base, name, src_dir_fd=other, dst_dir_fd=target, follow_symlinks=False)
                 finally:
@@ -203,10 +207,10 @@ class TreeCopier:
 class _Pair:
     """The same directory of both trees, open."""
 
-    def __init__(self, source: int, target: int, path: bytes) -> None:
-        self._source = treewalk.open_directory(source, path)
+    def __init__(self, source: treewalk.Tree, target: treewalk.Tree, path: bytes) -> None:
+        self._source = source.open(path)
         try:
-            self._target = treewalk.open_directory(target, path)
+            self._target = target.open(path)
         except BaseException:
             os.close(self._source)
             raise

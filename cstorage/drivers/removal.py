@@ -28,7 +28,11 @@ def remove_tree(path: str) -> None:
 
     Raises ``OSError`` (EBUSY) if another file system is mounted inside.
     """
-    parent = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    above = os.path.dirname(path) or "."
+    try:
+        parent = os.open(above, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
     name = os.fsencode(os.path.basename(path))
     try:
         try:
@@ -40,7 +44,7 @@ def remove_tree(path: str) -> None:
             pass
         root = os.open(name, treewalk.DIRECTORY, dir_fd=parent)
         try:
-            _empty(root, os.fstat(parent).st_dev, path)
+            _empty(root, parent, path)
         finally:
             os.close(root)
         _insist(os.rmdir, parent, name)
@@ -48,34 +52,42 @@ def remove_tree(path: str) -> None:
         os.close(parent)
 
 
-def _empty(root: int, device: int, path: str) -> None:
+def _empty(root: int, parent: int, path: str) -> None:
+    device = os.fstat(parent).st_dev
     pending = [b""]
     found: list[bytes] = []
-    while pending:
-        current = pending.pop()
-        directory = treewalk.open_directory(root, current)
-        try:
-            if os.fstat(directory).st_dev != device:
-                raise OSError(
-                    errno.EBUSY, "something is mounted here", f"{path}/{os.fsdecode(current)}"
-                )
-            for name in treewalk.names(directory):
-                try:
-                    _insist(os.unlink, directory, name)
-                except FileNotFoundError:
-                    continue
-                except IsADirectoryError:
-                    pending.append(treewalk.joined(current, name))
-        finally:
-            os.close(directory)
-        found.append(current)
-    for current in reversed(found[1:]):
-        above, _, name = current.rpartition(b"/")
-        directory = treewalk.open_directory(root, above)
-        try:
-            _insist(os.rmdir, directory, name)
-        finally:
-            os.close(directory)
+    with treewalk.Tree(root) as tree:
+        while pending:
+            current = pending.pop()
+            directory = tree.open(current)
+            try:
+                if os.fstat(directory).st_dev != device and _mount(directory) != _mount(parent):
+                    raise OSError(
+                        errno.EBUSY, "something is mounted here", f"{path}/{os.fsdecode(current)}"
+                    )
+                for name in treewalk.names(directory):
+                    try:
+                        _insist(os.unlink, directory, name)
+                    except FileNotFoundError:
+                        continue
+                    except IsADirectoryError:
+                        pending.append(treewalk.joined(current, name))
+            finally:
+                os.close(directory)
+            found.append(current)
+        for current in reversed(found[1:]):
+            above, _, name = current.rpartition(b"/")
+            directory = tree.open(above)
+            try:
+                _insist(os.rmdir, directory, name)
+            finally:
+                os.close(directory)
+
+
+def _mount(descriptor: int) -> bytes:
+    """The mount that an open file belongs to; subvolumes differ in device, not in mount."""
+    with open(f"/proc/self/fdinfo/{descriptor}", "rb") as facts:
+        return next((line for line in facts if line.startswith(b"mnt_id:")), b"")
 
 
 def _insist(remove: Callable[..., None], directory: int, name: bytes) -> None:

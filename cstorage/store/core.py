@@ -155,6 +155,7 @@ class Core:
             except BaseException:
                 tx.close()
                 raise
+        self.refresh_view()
         tx.close()
 
     @contextmanager
@@ -183,6 +184,18 @@ class Core:
                 work.discard()
         for action in tx.afterwards:
             action()
+
+    @property
+    def may_have_view(self) -> bool:
+        """One ``stat``: whether a view for other tools was ever made here."""
+        return os.path.isdir(f"{self.location.graph_root}/projection")
+
+    def refresh_view(self) -> None:
+        """Let the view that other tools read follow the journal, if this store keeps one."""
+        if self.may_have_view:
+            from cstorage.store.projecting import after_commit
+
+            after_commit(self)
 
     def snapshot(self) -> Path | None:
         """Write a snapshot of the current state and return the folder; ``None`` if it is empty."""
@@ -221,6 +234,9 @@ class Core:
         settled = 0
         for parent in (self.staging, self.trash):
             for work, intent in left_over(parent):
+                if work.kept():
+                    work.abandon()
+                    continue
                 try:
                     self._settle(work, intent)
                     settled += 1
@@ -377,6 +393,7 @@ class Transaction:
         core._catch_up()
         if self._trash is not None:
             if gone_layers:
+                core.refresh_view()  # nobody shall be shown a layer whose content is gone
                 with core.mounts.held() as held:
                     for layer in gone_layers:
                         core.driver.withdraw(layer, self._trash.path)
@@ -400,4 +417,8 @@ class Transaction:
         """Delete what the transaction removed. Slow; the writer lock is not held any more."""
         trash, self._trash = self._trash, None
         if trash is not None:
+            if self._dropped_layers and self.core.may_have_view:
+                from cstorage.store.projecting import grace_s
+
+                trash.keep(grace_s(self.core))
             trash.discard()

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
     from cstorage.archive.apply import ApplyOptions
     from cstorage.archive.compression import ByteSink, ByteSource
+    from cstorage.interop.projection import Outcome
+    from cstorage.interop.selection import Form
     from cstorage.store import (
         bigdata,
         checking,
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
         layers,
         mounts,
         names,
+        projecting,
         transactions,
         usage,
     )
@@ -69,6 +72,7 @@ else:
     layers = LazyModule("cstorage.store.layers")
     mounts = LazyModule("cstorage.store.mounts")
     names = LazyModule("cstorage.store.names")
+    projecting = LazyModule("cstorage.store.projecting")
     transactions = LazyModule("cstorage.store.transactions")
     usage = LazyModule("cstorage.store.usage")
 
@@ -640,3 +644,23 @@ class Store:
     def snapshot(self) -> Path | None:
         """Write a snapshot of the state, so that the next open replays less."""
         return self._core.snapshot()
+
+    # -- other tools -----------------------------------------------------------------------------
+
+    def project(
+        self,
+        *,
+        form: Form | None = None,
+        keep: bool | None = None,
+        grace_s: int | None = None,
+        overwrite: bool = False,
+        verify: bool = False,
+    ) -> Outcome:
+        """Write the view that podman and its like read. Errors: ``projecting.project``."""
+        return projecting.project(
+            self._core, form=form, keep=keep, grace_s=grace_s, overwrite=overwrite, verify=verify
+        )
+
+    def stop_projecting(self, *, overwrite: bool = False) -> None:
+        """Remove the view. Raises ``ViewChanged`` if another program wrote to it."""
+        projecting.stop(self._core, overwrite=overwrite)

@@ -16,8 +16,9 @@ from journal.verify import verify
 
 def filled(path: Path, count: int = 120) -> Path:
     root = path / "j"
-    with Journal.open(root, "w", create=True, segment_bytes=4096, reserve_bytes=0,
-                      durability="none") as j:
+    with Journal.open(
+        root, "w", create=True, segment_bytes=4096, reserve_bytes=0, durability="none"
+    ) as j:
         for i in range(count):
             j.commit([["n", i, "x" * (i % 50)]])
     return root

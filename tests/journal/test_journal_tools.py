@@ -59,8 +59,15 @@ def root(tmp_path: Path) -> Path:
 
 
 def grow(path: Path, count: int) -> None:
-    with Journal.open(path, "w", create=True, segment_bytes=4096, reserve_bytes=0,
-                      durability="none", actor=[0, 42, "test"]) as j:
+    with Journal.open(
+        path,
+        "w",
+        create=True,
+        segment_bytes=4096,
+        reserve_bytes=0,
+        durability="none",
+        actor=[0, 42, "test"],
+    ) as j:
         for i in range(count):
             j.commit([["n", i]], reason="a\x1breason" if i == 3 else "")
 
@@ -147,8 +154,10 @@ def test_snapshot_archive_prune(root: Path, run: Callable[..., Result]) -> None:
     with Journal.open(root) as j:
         old = j.reader().position
         everything = [f.link for f in j.frames()]
-        with pytest.raises(JournalError, match="two verified snapshots"), \
-                Journal.open(root, "w") as w:
+        with (
+            pytest.raises(JournalError, match="two verified snapshots"),
+            Journal.open(root, "w") as w,
+        ):
             prune(w)
     assert run("archive").exit_code == 0
     with Journal.open(root) as j:
