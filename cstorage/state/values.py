@@ -11,8 +11,7 @@ from typing import Any
 
 import cbor2
 
-from cstorage.events import codec
-from cstorage.model import Container, Image, Layer
+from cstorage.model import Container, Image, Layer, stored
 
 REDUCER_VERSION = 3
 """Raised whenever the same events give other entries; older snapshots are then not trusted."""
@@ -29,10 +28,10 @@ def encode(value: Any) -> bytes:
                 value.metadata,
                 value.mount_label,
                 value.created_ns,
-                codec.pack_diff(value.diff),
-                codec.pack_flags(value.flags),
-                codec.pack_maps(value.maps),
-                codec.pack_items(value.big_data),
+                stored.pack_diff(value.diff),
+                stored.pack_flags(value.flags),
+                stored.pack_maps(value.maps),
+                stored.pack_items(value.big_data),
                 value.writable,
                 value.volatile,
                 value.sequence,
@@ -46,9 +45,9 @@ def encode(value: Any) -> bytes:
                 value.top_layer,
                 list(value.mapped_top_layers),
                 value.metadata,
-                codec.pack_items(value.big_data),
+                stored.pack_items(value.big_data),
                 value.created_ns,
-                codec.pack_flags(value.flags),
+                stored.pack_flags(value.flags),
                 value.sequence,
             ]
         case Container():
@@ -58,10 +57,10 @@ def encode(value: Any) -> bytes:
                 value.image,
                 value.layer,
                 value.metadata,
-                codec.pack_items(value.big_data),
+                stored.pack_items(value.big_data),
                 value.created_ns,
-                codec.pack_maps(value.maps),
-                codec.pack_flags(value.flags),
+                stored.pack_maps(value.maps),
+                stored.pack_flags(value.flags),
                 value.volatile,
                 value.sequence,
             ]
@@ -78,10 +77,10 @@ def _layer(r: Sequence[Any]) -> Layer:
         r[3],
         r[4],
         r[5],
-        codec.unpack_diff(r[6]),
-        codec.unpack_flags(r[7]),
-        codec.unpack_maps(r[8]),
-        codec.unpack_items(r[9]),
+        stored.unpack_diff(r[6]),
+        stored.unpack_flags(r[7]),
+        stored.unpack_maps(r[8]),
+        stored.unpack_items(r[9]),
         r[10],
         r[11],
         r[12],
@@ -97,9 +96,9 @@ def _image(r: Sequence[Any]) -> Image:
         r[4],
         tuple(r[5]),
         r[6],
-        codec.unpack_items(r[7]),
+        stored.unpack_items(r[7]),
         r[8],
-        codec.unpack_flags(r[9]),
+        stored.unpack_flags(r[9]),
         r[10],
     )
 
@@ -111,10 +110,10 @@ def _container(r: Sequence[Any]) -> Container:
         r[2],
         r[3],
         r[4],
-        codec.unpack_items(r[5]),
+        stored.unpack_items(r[5]),
         r[6],
-        codec.unpack_maps(r[7]),
-        codec.unpack_flags(r[8]),
+        stored.unpack_maps(r[7]),
+        stored.unpack_flags(r[8]),
         r[9],
         r[10],
     )

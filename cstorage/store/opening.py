@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import journal as journal_api
-from cstorage import events as ev
 from cstorage.drivers.registry import open_driver, select
 from cstorage.errors import IncompleteOptions, StoreIsReadOnly, UnknownItemError
 from cstorage.store.core import Core, Location
@@ -122,6 +121,8 @@ def _open_core(location: Location, driver: object) -> Core:
             journal = journal_api.Journal.open(folder, mode="w", create=True)
     core = Core(location, journal, graph_driver, folder)
     if not location.read_only and not core.state.driver:
+        from cstorage import events as ev
+
         with core.transaction() as tx:
             if not tx.state.driver:
                 tx.emit(ev.StoreInitialised(graph_driver.name))

@@ -11,7 +11,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from cstorage import events as ev
 from cstorage.errors import ContainerUnknown, LayerUnknown
 from cstorage.model import (
     Change,
@@ -31,6 +30,7 @@ from cstorage.store.mapping import MapOptions
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
+    from cstorage import events as ev
     from cstorage.archive.apply import ApplyOptions
     from cstorage.archive.compression import ByteSink, ByteSource
     from cstorage.interop.projection import Outcome
@@ -60,6 +60,7 @@ if TYPE_CHECKING:
 
     _Blobs = Sequence[bigdata.Blob]
 else:
+    ev = LazyModule("cstorage.events")
     bigdata = LazyModule("cstorage.store.bigdata")
     checking = LazyModule("cstorage.store.checking")
     containers = LazyModule("cstorage.store.containers")
