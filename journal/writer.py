@@ -220,11 +220,14 @@ class Appender:
             except JournalError:
                 self._hint[0] = Position(0, 0, 0, b"")
         numbers = sg.listing(self._fs, f"{self._root}/{sg.FOLDER}")
-        if not numbers:
-            self._refuse("structure", "no segment is left: restore them from a copy", 0, 0)
-        for have, need in zip(numbers, range(numbers[0], numbers[-1] + 1), strict=False):
-            if have != need:
-                self._refuse("structure", f"{sg.name(need)} is missing", need, 0)
+        missing = [1] if not numbers else sorted({*range(numbers[0], numbers[-1])} - {*numbers})
+        if missing:
+            row = recovery.decide(
+                recovery.Observation(
+                    recovery.LAST, recovery.STRUCTURE, recovery.NOTHING, recovery.NO
+                )
+            )
+            self._refuse(row.name, f"{row.reason}: {sg.name(missing[0])} is missing", missing[0], 0)
         last = numbers[-1]
         if last > numbers[0]:
             # A valid header that continues the segment before is where to start; otherwise walk

@@ -31,6 +31,7 @@ from cstorage.cli.families import (
     parent_owners,
 )
 from cstorage.cli.goflags import BOOL, STRING, Flag
+from cstorage.cli.interop_table import INTEROP
 
 _CREATED = "Prints the ID and, indented by a tab, each name; with --json the new record."
 _DELETED = (
@@ -559,6 +560,7 @@ COMMANDS: tuple[Command, ...] = (
         "chronicle:watch",
         "Lines as `history` prints them, each as soon as the change is durable.",
     ),
+    *INTEROP,
 )
 
 

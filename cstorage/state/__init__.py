@@ -93,9 +93,8 @@ class State:
         """
         overlay = self._overlay_keys()
         first = bisect_left(overlay, max(prefix, start))
-        last = first
-        while last < len(overlay) and overlay[last].startswith(prefix):
-            last += 1
+        above = keys.after(prefix)
+        last = bisect_left(overlay, above, first) if above else len(overlay)
         own = overlay[first:last]
         if self._parent is not None:
             base: Iterator[tuple[bytes, Any]] = self._parent.scan(prefix, start, reverse)
@@ -136,6 +135,18 @@ class State:
     def changes(self) -> int:
         """How many entries differ from the base: what a new snapshot would spare replaying."""
         return len(self._overlay)
+
+    def changed(self) -> Iterator[tuple[bytes, bytes]]:
+        """The entries that differ from the base, in key order, encoded: a level (``levels``).
+
+        An empty value says that the base's entry is gone.
+        """
+        for key in self._overlay_keys():
+            value = self._overlay[key]
+            if value is not None:
+                yield key, values.encode(value)
+            elif self._table is not None and self._table.get(key) is not None:
+                yield key, b""
 
     def entries(self) -> Iterator[tuple[bytes, bytes]]:
         """All entries in key order, encoded: what a snapshot is made of."""
@@ -251,16 +262,11 @@ class State:
             yield id_
 
     def refers_to_content(self, content: str) -> bool:
-        return next(self.scan(keys.content_prefix(content)), None) is not None
+        return self.get(keys.content(content)) is not None
 
     def content_keys(self) -> Iterator[str]:
         """Every content key that an item refers to, once each, in order."""
-        last = ""
-        for key, _ in self.scan(b"R"):
-            content = key[1:65].decode()
-            if content != last:
-                last = content
-                yield content
+        yield from self._under(b"R")
 
     def ids(self, kind: Kind) -> Iterator[str]:
         """IDs in listing order: creation order, volatile items last (cli §3.1)."""

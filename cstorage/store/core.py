@@ -24,21 +24,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import journal as journal_api
 from cstorage import events as ev
 from cstorage.content import ContentStore
-from cstorage.errors import OutcomeUnknown, StorageError, StoreBusy, StoreDamaged, StoreIsReadOnly
+from cstorage.errors import OutcomeUnknown, StoreBusy, StoreDamaged, StoreIsReadOnly
 from cstorage.events import codec
 from cstorage.model import Kind
-from cstorage.state import State, values
+from cstorage.state import State
 from cstorage.state.reducer import apply
+from cstorage.store.reading import Replica, translated
 from cstorage.store.workspace import Intent, Workspace, any_entries, left_over
-from journal.frame import DATA
 
 if TYPE_CHECKING:
     from cstorage.drivers.contract import GraphDriver, Prepared
     from cstorage.store.mounts import MountTable
-    from journal import Frame, Journal, Writer
-
-SNAPSHOT_AFTER_CHANGES = 50_000
-"""Entries changed since the last snapshot that make a new one worth its while (design §3.5)."""
+    from journal import Journal, Writer
 
 
 class Location(NamedTuple):
@@ -72,23 +69,6 @@ def new_id() -> str:
             return candidate
 
 
-@contextmanager
-def translated() -> Iterator[None]:
-    """Journal errors as errors of the store, with what to do about them."""
-    try:
-        yield
-    except journal_api.LockTimeout as error:
-        raise StoreBusy(str(error)) from error
-    except journal_api.JournalReadOnly as error:
-        raise StoreIsReadOnly(str(error)) from error
-    except journal_api.JournalDamaged as error:
-        raise StoreDamaged(f"{error}; run `cstorage-journal verify`") from error
-    except journal_api.WriterPoisoned as error:
-        raise OutcomeUnknown(str(error)) from error
-    except journal_api.JournalError as error:
-        raise StorageError(str(error)) from error
-
-
 class Core:
     """Shared machinery of one open store. Safe to use from several threads."""
 
@@ -104,20 +84,9 @@ class Core:
         self.content = ContentStore(location.graph_root / content)
         self.staging = location.graph_root / "staging"
         self.trash = location.graph_root / "trash"
-        self._state, self._reader = self._load()
+        self._replica = Replica(journal, journal_path, writable=not location.read_only)
 
     # -- reading ---------------------------------------------------------------------------------
-
-    def _load(self) -> tuple[State, journal_api.Reader]:
-        with translated():
-            snapshot = None
-            if (self.journal_path / "snapshots").is_dir():
-                snapshot = self.journal.snapshots.open_trusted(
-                    schema=ev.SCHEMA, reducer_version=values.REDUCER_VERSION
-                )
-            state = State(snapshot)
-            reader = self.journal.reader(snapshot.position if snapshot else None)
-            return state, reader
 
     @property
     def state(self) -> State:
@@ -127,9 +96,16 @@ class Core:
             return self._state
 
     @property
+    def _state(self) -> State:
+        return self._replica.state
+
+    def _catch_up(self) -> None:
+        self._replica.catch_up()
+
+    @property
     def position(self) -> journal_api.Position:
         """The place in the journal that this process has read up to."""
-        return self._reader.position
+        return self._replica.position
 
     @cached_property
     def mounts(self) -> MountTable:
@@ -137,21 +113,6 @@ class Core:
         from cstorage.store.mounts import MountTable
 
         return MountTable(self)
-
-    def _catch_up(self) -> None:
-        with translated():
-            if not self._reader.changed():
-                return
-            for frame in self._reader.read_new():
-                self._apply_frame(frame)
-
-    def _apply_frame(self, frame: Frame) -> None:
-        if frame.kind != DATA:
-            return
-        sequence = frame.first_sequence
-        for raw in frame.transaction().events:
-            apply(self._state, codec.decode(raw), sequence)
-            sequence += 1
 
     # -- writing ---------------------------------------------------------------------------------
 
@@ -178,29 +139,25 @@ class Core:
             except BaseException:
                 tx.close()
                 raise
+        self.refresh_view()
         tx.close()
-        self._maybe_snapshot()
 
-    def _maybe_snapshot(self) -> None:
-        if self._state.changes >= SNAPSHOT_AFTER_CHANGES:
-            self.snapshot()
+    @property
+    def may_have_view(self) -> bool:
+        """One ``stat``: whether a view for other tools was ever made here."""
+        return os.path.isdir(f"{self.location.graph_root}/projection")
+
+    def refresh_view(self) -> None:
+        """Let the view that other tools read follow the journal, if this store keeps one."""
+        if self.may_have_view:
+            from cstorage.store.projecting import after_commit
+
+            after_commit(self)
 
     def snapshot(self) -> Path | None:
         """Write a snapshot of the current state and return the folder; ``None`` if it is empty."""
-        with self.mutex, translated():
-            self._catch_up()
-            if not self._reader.position.sequence:
-                return None
-            self.journal.snapshots.write(
-                self._state.entries(),
-                position=self._reader.position,
-                schema=ev.SCHEMA,
-                reducer_version=values.REDUCER_VERSION,
-                digest=self._state.digest(),
-            )
-            self.journal.snapshots.maintain()
-            self._state, self._reader = self._load()
-            return self.journal_path / "snapshots"
+        with self.mutex:
+            return self.journal_path / "snapshots" if self._replica.snapshot() else None
 
     @contextmanager
     def work(self) -> Iterator[Workspace]:
@@ -230,6 +187,9 @@ class Core:
         settled = 0
         for parent in (self.staging, self.trash):
             for work, intent in left_over(parent):
+                if work.kept():
+                    work.abandon()
+                    continue
                 try:
                     self._settle(work, intent)
                     settled += 1
@@ -257,6 +217,7 @@ class Core:
             if "mounts" in self.__dict__:
                 self.mounts.close()
             self.journal.close()
+        self._replica.close()
 
 
 class Transaction:
@@ -370,6 +331,7 @@ class Transaction:
         core._catch_up()
         if self._trash is not None:
             if gone_layers:
+                core.refresh_view()  # nobody shall be shown a layer whose content is gone
                 with core.mounts.held() as held:
                     for layer in gone_layers:
                         core.driver.withdraw(layer, self._trash.path)
@@ -393,4 +355,8 @@ class Transaction:
         """Delete what the transaction removed. Slow; the writer lock is not held any more."""
         trash, self._trash = self._trash, None
         if trash is not None:
+            if self._dropped_layers and self.core.may_have_view:
+                from cstorage.store.projecting import grace_s
+
+                trash.keep(grace_s(self.core))
             trash.discard()

@@ -243,11 +243,13 @@ class _HashingFile:
         self.path = work.path / name
         self.file: BinaryIO = self.path.open("xb")
         self.work = work
+        self.size = 0
 
     def finish(self) -> str:
         """Sync, name the file after its content, and return the content key."""
         self.file.flush()
         os.fdatasync(self.file.fileno())
+        self.size = os.fstat(self.file.fileno()).st_size
         self.file.close()
         with self.path.open("rb") as written:
             key = hashlib.file_digest(written, "sha256").hexdigest()
@@ -274,7 +276,12 @@ def _fill(
         recipe.file.close()
         manifest.file.close()
         raise
-    return diff._replace(recipe=recipe.finish(), manifest=manifest.finish())
+    return _with_files(diff, recipe, manifest)
+
+
+def _with_files(diff: DiffSummary, recipe: _HashingFile, manifest: _HashingFile) -> DiffSummary:
+    diff = diff._replace(recipe=recipe.finish(), manifest=manifest.finish())
+    return diff._replace(recipe_size=recipe.size, manifest_size=manifest.size)
 
 
 def apply_diff(
@@ -296,7 +303,7 @@ def apply_diff(
                 recipe=recipe.file,
                 manifest=manifest.file,
             )
-            diff = diff._replace(recipe=recipe.finish(), manifest=manifest.finish())
+            diff = _with_files(diff, recipe, manifest)
         finally:
             recipe.file.close()
             manifest.file.close()

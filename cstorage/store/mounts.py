@@ -18,8 +18,9 @@ from cstorage.drivers.contract import MountOptions
 from cstorage.errors import ImageUnknown, LayerUnknown, LayerUsedByContainer, StorageError
 from cstorage.model import IDMaps, Layer, LayerID
 from cstorage.store import lookup
-from cstorage.store.core import boot_id, translated
+from cstorage.store.core import boot_id
 from cstorage.store.lookup import go_quote
+from cstorage.store.reading import translated
 from journal.frame import DATA
 
 if TYPE_CHECKING:

@@ -31,6 +31,8 @@ from cstorage.store.mapping import MapOptions
 if TYPE_CHECKING:
     from cstorage.archive.apply import ApplyOptions
     from cstorage.archive.compression import ByteSink, ByteSource
+    from cstorage.interop.projection import Outcome
+    from cstorage.interop.selection import Form
     from cstorage.store import (
         bigdata,
         checking,
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
         layers,
         mounts,
         names,
+        projecting,
     )
     from cstorage.store.checking import CheckOptions, Report
     from cstorage.store.core import Core
@@ -63,6 +66,7 @@ else:
     layers = LazyModule("cstorage.store.layers")
     mounts = LazyModule("cstorage.store.mounts")
     names = LazyModule("cstorage.store.names")
+    projecting = LazyModule("cstorage.store.projecting")
 
 
 class Store:
@@ -142,7 +146,7 @@ class Store:
     def layers(self) -> Iterator[Layer]:
         """All layers in creation order, volatile ones last."""
         state = self._core.state
-        for id_ in list(state.ids(Kind.LAYER)):
+        for id_ in state.ids(Kind.LAYER):
             found = state.layer(id_)
             if found is not None:
                 yield found
@@ -150,7 +154,7 @@ class Store:
     def images(self) -> Iterator[Image]:
         """All images in creation order."""
         state = self._core.state
-        for id_ in list(state.ids(Kind.IMAGE)):
+        for id_ in state.ids(Kind.IMAGE):
             found = state.image(id_)
             if found is not None:
                 yield found
@@ -158,7 +162,7 @@ class Store:
     def containers(self) -> Iterator[Container]:
         """All containers in creation order, volatile ones last."""
         state = self._core.state
-        for id_ in list(state.ids(Kind.CONTAINER)):
+        for id_ in state.ids(Kind.CONTAINER):
             found = state.container(id_)
             if found is not None:
                 yield found
@@ -610,3 +614,23 @@ class Store:
     def snapshot(self) -> Path | None:
         """Write a snapshot of the state, so that the next open replays less."""
         return self._core.snapshot()
+
+    # -- other tools -----------------------------------------------------------------------------
+
+    def project(
+        self,
+        *,
+        form: Form | None = None,
+        keep: bool | None = None,
+        grace_s: int | None = None,
+        overwrite: bool = False,
+        verify: bool = False,
+    ) -> Outcome:
+        """Write the view that podman and its like read. Errors: ``projecting.project``."""
+        return projecting.project(
+            self._core, form=form, keep=keep, grace_s=grace_s, overwrite=overwrite, verify=verify
+        )
+
+    def stop_projecting(self, *, overwrite: bool = False) -> None:
+        """Remove the view. Raises ``ViewChanged`` if another program wrote to it."""
+        projecting.stop(self._core, overwrite=overwrite)
