@@ -23,7 +23,7 @@ from __future__ import annotations
 import binascii
 import os
 import re
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from cstorage.archive.reader import shown
 from cstorage.errors import ArchiveError, ArchiveTruncated, ContentChanged
@@ -31,7 +31,7 @@ from cstorage.errors import ArchiveError, ArchiveTruncated, ContentChanged
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from cstorage.archive.compression import ByteSink
+    from cstorage.archive.compression import ByteSink, ByteSource
 
 PIECE = 1 << 20
 """Most raw bytes in one segment."""
@@ -142,16 +142,39 @@ class RecipeEntry:
         self.crc = crc
 
 
-def read_recipe(recipe: BinaryIO) -> Iterator[RecipeEntry]:
+_LINE = re.compile(
+    rb'\{"type":(?:2,"payload":"([A-Za-z0-9+/=]*)"'
+    rb'|1,"name":"([ !#-%\'-;=?-\[\]-~]*)",(?:"size":([0-9]{1,18}),)?'
+    rb'"payload":(?:null|"([^"\\]*)"))'
+    rb',"position":[0-9]+\}'
+)
+"""A line as writers spell it; others are legal JSON, too, and take the long way."""
+
+
+def read_recipe(recipe: ByteSource) -> Iterator[RecipeEntry]:
     """Entries of a recipe (gzip), in order.
 
     Raises ``ArchiveError`` if it is not one, ``ArchiveTruncated`` if its end is missing.
     """
+    decode = binascii.a2b_base64
     for line in _lines(recipe):
-        yield _entry(line)
+        match = _LINE.fullmatch(line)
+        if match is None:
+            yield _entry(line)
+            continue
+        data, name, size, crc = match.groups()
+        try:
+            if data is not None:
+                yield RecipeEntry(decode(data, strict_mode=True), b"", 0, b"")
+            elif size is None:
+                yield RecipeEntry(None, name, 0, b"")
+            else:
+                yield RecipeEntry(None, name, int(size), decode(crc or b"", strict_mode=True))
+        except ValueError as error:
+            raise ArchiveError(f"damaged recipe: {error}: {line[:80]!r}") from error
 
 
-def _lines(recipe: BinaryIO) -> Iterator[bytes]:
+def _lines(recipe: ByteSource) -> Iterator[bytes]:
     from cstorage.archive.compression import Decompressor
 
     stream = Decompressor(recipe)
@@ -165,16 +188,11 @@ def _lines(recipe: BinaryIO) -> Iterator[bytes]:
         yield rest
 
 
-_SEGMENT_LINE = re.compile(rb'\{"type":2,"payload":"([A-Za-z0-9+/=]*)","position":[0-9]+\}')
-
-
 def _entry(line: bytes) -> RecipeEntry:
-    match = _SEGMENT_LINE.fullmatch(line)
-    try:
-        if match is not None:
-            return RecipeEntry(binascii.a2b_base64(match[1], strict_mode=True), b"", 0, b"")
-        import json
+    """One line, whatever its spelling."""
+    import json
 
+    try:
         record = json.loads(line)
         payload = record.get("payload")
         raw = binascii.a2b_base64(payload, strict_mode=True) if payload else b""
@@ -187,14 +205,14 @@ def _entry(line: bytes) -> RecipeEntry:
         else:
             name = record.get("name", "").encode()
         size = record.get("size", 0)
-        if not isinstance(size, int) or size < 0 or (size and len(raw) != 8):
-            raise ValueError("size or checksum out of range")
+        if not isinstance(size, int) or size < 0:
+            raise ValueError("size out of range")
         return RecipeEntry(None, name, size, raw)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ArchiveError(f"damaged recipe: {error}: {line[:80]!r}") from error
 
 
-def assemble(recipe: BinaryIO, open_payload: Callable[[bytes], int], sink: ByteSink) -> int:
+def assemble(recipe: ByteSource, open_payload: Callable[[bytes], int], sink: ByteSink) -> int:
     """Write the archive that ``recipe`` describes to ``sink``; returns its size in bytes.
 
     ``open_payload(name)`` returns a descriptor of the regular file that holds the content of the
@@ -212,6 +230,8 @@ def assemble(recipe: BinaryIO, open_payload: Callable[[bytes], int], sink: ByteS
             small.append(entry.data)
             held += len(entry.data)
         elif entry.size:
+            if len(entry.crc) != 8:
+                raise ArchiveError(f"damaged recipe: {shown(entry.name)} has no checksum")
             try:
                 fd = open_payload(entry.name)
             except OSError as error:

@@ -99,7 +99,15 @@ def test_containers_storage_records_what_we_record(tmp_path: Path, root: Any, sc
     summary, recipe = apply(data, root)
     (tmp_path / "a.tar").write_bytes(data)
     graph, run = tmp_path / "g", tmp_path / "r"
-    tool = ["containers-storage", "--graph", graph, "--run", run, "--storage-driver", "overlay"]
+    tool: list[str | Path] = [
+        "containers-storage",
+        "--graph",
+        graph,
+        "--run",
+        run,
+        "--storage-driver",
+        "overlay",
+    ]
     try:
         done = subprocess.run(
             [*tool, "import-layer", "-f", tmp_path / "a.tar"],
