@@ -212,32 +212,64 @@ def _entry(line: bytes) -> RecipeEntry:
         raise ArchiveError(f"damaged recipe: {error}: {line[:80]!r}") from error
 
 
-def assemble(recipe: ByteSource, open_payload: Callable[[bytes], int], sink: ByteSink) -> int:
+def assemble(
+    recipe: ByteSource,
+    open_payload: Callable[[bytes], int],
+    sink: ByteSink,
+    *,
+    digest: str = "",
+) -> int:
     """Write the archive that ``recipe`` describes to ``sink``; returns its size in bytes.
 
     ``open_payload(name)`` returns a descriptor of the regular file that holds the content of the
-    member called ``name`` (as the archive spells it); it is closed here.
+    member called ``name`` (as the archive spells it); it is closed here. ``digest``
+    (``sha256:hex``) is what the archive must come to; it is computed on a thread of its own.
+
     Raises ``ContentChanged`` naming the first file whose size or CRC-64 is not the recorded one
-    (or that cannot be opened), ``ArchiveError`` for a damaged recipe.
+    (or that cannot be opened), or if the whole has another digest; ``ArchiveError`` for a damaged
+    recipe.
     """
+    if not digest:
+        return _assemble(recipe, open_payload, sink.write)
+    import hashlib
+
+    from cstorage.archive.threads import Consumer
+
+    algorithm, _, expected = digest.partition(":")
+    if algorithm != "sha256":
+        raise ArchiveError(f"cannot check a digest of kind {algorithm}")
+    hasher = hashlib.sha256()
+    stage = Consumer(hasher.update, 32, "archive-digest")
+
+    def write(data: bytes) -> None:
+        stage.put(data)
+        sink.write(data)
+
+    try:
+        size = _assemble(recipe, open_payload, write)
+        stage.finish()
+    finally:
+        stage.close()
+    if hasher.hexdigest() != expected:
+        raise ContentChanged(
+            f"the reassembled archive has digest sha256:{hasher.hexdigest()}, "
+            f"recorded was {digest}: the recipe or a file changed"
+        )
+    return size
+
+
+def _assemble(
+    recipe: ByteSource, open_payload: Callable[[bytes], int], write: Callable[[bytes], object]
+) -> int:
     total = 0
-    write = sink.write
     small: list[bytes] = []  # many tiny writes cost more than joining them
     held = 0
-    buffer = memoryview(bytearray(PIECE))
     for entry in read_recipe(recipe):
         if entry.data is not None:
             small.append(entry.data)
             held += len(entry.data)
         elif entry.size:
-            if len(entry.crc) != 8:
-                raise ArchiveError(f"damaged recipe: {shown(entry.name)} has no checksum")
-            try:
-                fd = open_payload(entry.name)
-            except OSError as error:
-                raise ContentChanged(
-                    f"{shown(entry.name)}: content is not there any more: {error.strerror}"
-                ) from error
+            fd = _open(open_payload, entry)
             try:
                 if entry.size <= _BATCH:
                     data = os.read(fd, entry.size + 1)
@@ -248,27 +280,39 @@ def assemble(recipe: ByteSource, open_payload: Callable[[bytes], int], sink: Byt
                     write(b"".join(small))
                     total += held
                     small, held = [], 0
-                    total += _copy(fd, entry, write, buffer)
+                    total += _copy(fd, entry, write)
             finally:
                 os.close(fd)
         if held >= _BATCH:
             write(b"".join(small))
             total += held
             small, held = [], 0
-    write(b"".join(small))
+    if held:
+        write(b"".join(small))
     return total + held
 
 
-def _copy(fd: int, entry: RecipeEntry, write: Callable[[bytes], object], buffer: memoryview) -> int:
+def _open(open_payload: Callable[[bytes], int], entry: RecipeEntry) -> int:
+    if len(entry.crc) != 8:
+        raise ArchiveError(f"damaged recipe: {shown(entry.name)} has no checksum")
+    try:
+        return open_payload(entry.name)
+    except OSError as error:
+        raise ContentChanged(
+            f"{shown(entry.name)}: content is not there any more: {error.strerror}"
+        ) from error
+
+
+def _copy(fd: int, entry: RecipeEntry, write: Callable[[bytes], object]) -> int:
     size = crc = 0
     while size <= entry.size:
-        got = os.readv(fd, [buffer])
-        if not got:
+        piece = os.read(fd, min(PIECE, entry.size - size + 1))
+        if not piece:
             break
-        # A real copy, because a sink may keep what it was given.
-        piece = bytes(buffer[: min(got, entry.size - size)])
+        size += len(piece)
+        if size > entry.size:
+            break
         crc = crc64(piece, crc)
-        size += got
         write(piece)
     _check(entry, size, crc)
     return size
