@@ -15,7 +15,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import journal as journal_api
 from cstorage import events as ev
 from cstorage.content import ContentStore
-from cstorage.errors import OutcomeUnknown, StoreBusy, StoreDamaged, StoreIsReadOnly
+from cstorage.errors import OutcomeUnknown, StorageError, StoreBusy, StoreDamaged, StoreIsReadOnly
 from cstorage.events import codec
 from cstorage.model import Kind
 from cstorage.state import State
@@ -84,6 +84,7 @@ class Core:
         self.content = ContentStore(location.graph_root / content)
         self.staging = location.graph_root / "staging"
         self.trash = location.graph_root / "trash"
+        self._joint: tuple[int, Transaction] | None = None  # thread and its joint transaction
         self._replica = Replica(journal, journal_path, writable=not location.read_only)
 
     # -- reading ---------------------------------------------------------------------------------
@@ -91,9 +92,18 @@ class Core:
     @property
     def state(self) -> State:
         """The state, caught up with the journal. Hold ``mutex`` while several reads must agree."""
+        joint = self.joint
+        if joint is not None:
+            return joint.state
         with self.mutex:
             self._catch_up()
             return self._state
+
+    @property
+    def joint(self) -> Transaction | None:
+        """The transaction that everything this thread does now is part of, if there is one."""
+        held = self._joint
+        return held[1] if held is not None and held[0] == threading.get_ident() else None
 
     @property
     def _state(self) -> State:
@@ -130,6 +140,12 @@ class Core:
         """
         if self.location.read_only:
             raise StoreIsReadOnly(f"{self.location.graph_root} is open for reading only")
+        joint = self.joint
+        if joint is not None:
+            part = Transaction(self, joint.writer, joint.reason, joint)
+            yield part
+            joint.absorb(part)
+            return
         with self.mutex, translated(), self.journal.writer() as writer:
             self._catch_up()
             tx = Transaction(self, writer, reason or self.location.reason)
@@ -141,6 +157,33 @@ class Core:
                 raise
         self.refresh_view()
         tx.close()
+
+    @contextmanager
+    def joint_transaction(self, reason: str = "") -> Iterator[Transaction]:
+        """One transaction of all operations that this thread performs in the block.
+
+        Errors: those of ``transaction``. A block that raises has changed nothing.
+        """
+        if self.joint is not None:
+            raise StorageError("a transaction inside a transaction: end the first one before")
+        works: list[Workspace] = []
+        try:
+            with self.transaction(reason) as tx:
+                works = tx.works
+                self._joint = (threading.get_ident(), tx)
+                try:
+                    yield tx
+                finally:
+                    self._joint = None
+        except OutcomeUnknown:
+            for work in works:
+                work.abandon()
+            raise
+        finally:
+            for work in works:
+                work.discard()
+        for action in tx.afterwards:
+            action()
 
     @property
     def may_have_view(self) -> bool:
@@ -166,6 +209,10 @@ class Core:
         If the outcome of a commit is unknown it is left to the next sweep, which will know.
         """
         work = Workspace.create(self.staging)
+        if self.joint is not None:
+            self.joint.works.append(work)
+            yield work
+            return
         try:
             yield work
         except OutcomeUnknown:
@@ -226,14 +273,20 @@ class Transaction:
     ``state`` is the store's state with the transaction's own events already applied to it.
     """
 
-    def __init__(self, core: Core, writer: Writer, reason: str) -> None:
+    def __init__(
+        self, core: Core, writer: Writer, reason: str, whole: Transaction | None = None
+    ) -> None:
         self.core = core
         self.writer = writer
         self.reason = reason
-        self.state = State(core._state)
+        self.state: State = State(whole.state if whole is not None else core._state)
         self.events: list[ev.Event] = []
         self.now_ns = time.time_ns()
-        self._next = writer.tail.sequence + 1
+        self.works: list[Workspace] = []
+        """Work folders to be discarded when a joint transaction has ended."""
+        self.afterwards: list[Callable[[], None]] = []
+        """What is to be done once a joint transaction has been committed."""
+        self._next: int = whole._next if whole is not None else writer.tail.sequence + 1
         self._prepared: list[Prepared] = []
         self._contents: dict[str, Path] = {}
         self._dropped_layers: dict[str, None] = {}
@@ -246,6 +299,15 @@ class Transaction:
         apply(self.state, event, self._next)
         self._next += 1
         self.events.append(event)
+
+    def absorb(self, part: Transaction) -> None:
+        """Make what ``part``, begun on top of this transaction, collected a part of it."""
+        for event in part.events:
+            self.emit(event)
+        self._prepared += part._prepared
+        self._contents |= part._contents
+        self._dropped_layers |= part._dropped_layers
+        self._dropped_contents |= part._dropped_contents
 
     def publish(self, prepared: Prepared) -> None:
         """Move a prepared layer into the driver's home when the transaction commits.

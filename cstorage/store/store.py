@@ -29,6 +29,8 @@ from cstorage.store.lazily import LazyModule
 from cstorage.store.mapping import MapOptions
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from cstorage.archive.apply import ApplyOptions
     from cstorage.archive.compression import ByteSink, ByteSource
     from cstorage.interop.projection import Outcome
@@ -47,10 +49,14 @@ if TYPE_CHECKING:
         mounts,
         names,
         projecting,
+        transactions,
+        usage,
     )
     from cstorage.store.checking import CheckOptions, Report
     from cstorage.store.core import Core
     from cstorage.store.mounts import MountTable
+    from cstorage.store.transactions import StoreTransaction
+    from cstorage.store.usage import ImageUsage, StoreUsage
 
     _Blobs = Sequence[bigdata.Blob]
 else:
@@ -67,6 +73,8 @@ else:
     mounts = LazyModule("cstorage.store.mounts")
     names = LazyModule("cstorage.store.names")
     projecting = LazyModule("cstorage.store.projecting")
+    transactions = LazyModule("cstorage.store.transactions")
+    usage = LazyModule("cstorage.store.usage")
 
 
 class Store:
@@ -231,6 +239,28 @@ class Store:
         if id_ is None:
             raise ContainerUnknown
         return lookup.container(state, id_)
+
+    # -- several changes as one --------------------------------------------------------------
+
+    def transaction(self, reason: str = "") -> AbstractContextManager[StoreTransaction]:
+        """All changes that this thread makes in the block become one, or none of them happens.
+
+        Others read the old state until the block ends, and do not write meanwhile: keep it short.
+        See ``transactions.StoreTransaction``.
+        """
+        return transactions.joint(self, self._core, reason)
+
+    def because(self, reason: str) -> AbstractContextManager[None]:
+        """Record ``reason`` with the changes of the block, "" leaves the reason as it is."""
+        return transactions.because(self._core, reason)
+
+    def usage(self, measure: bool = False) -> StoreUsage:
+        """What the store occupies, without walking it. See ``usage.of_store``."""
+        return usage.of_store(self._core, measure)
+
+    def image_usage(self) -> Iterator[ImageUsage]:
+        """What each image adds to the store."""
+        return usage.of_images(self._core)
 
     # -- names and metadata ----------------------------------------------------------------------
 
