@@ -10,7 +10,8 @@ import journal as journal_api
 from cstorage import events as ev
 from cstorage.drivers.registry import open_driver, select
 from cstorage.errors import IncompleteOptions, StoreIsReadOnly, UnknownItemError
-from cstorage.store.core import Core, Location, translated
+from cstorage.store.core import Core, Location
+from cstorage.store.reading import translated
 from cstorage.store.store import Store
 
 
