@@ -18,6 +18,7 @@ from cstorage.store import bigdata, diffs, layers, lookup
 from cstorage.store.core import new_id
 from cstorage.store.lookup import go_quote
 from cstorage.store.mapping import MapOptions, check_overlaps, effective
+from cstorage.store.transient import run_mark
 from cstorage.store.variants import Copy, choose, stored
 from cstorage.store.workspace import Intent
 
@@ -184,6 +185,7 @@ def _create_once(core: Core, request: ContainerRequest) -> Container:
                     flags=flags,
                     big_data=blobs,
                     volatile=request.volatile,
+                    run_mark=run_mark(core),
                 )
             )
     return lookup.container(core.state, id_)

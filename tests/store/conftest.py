@@ -31,6 +31,26 @@ def _no_configuration(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pyt
     monkeypatch.setenv("CONTAINERS_STORAGE_CONF", str(empty))
 
 
+MEMORY = "/dev/shm"
+
+
+@pytest.fixture
+def tmp_path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-def]
+    """A folder in memory where there is such a thing: what is durable is tested elsewhere."""
+    if not os.access(MEMORY, os.W_OK):
+        yield tmp_path_factory.mktemp("store")
+        return
+    import tempfile
+    from pathlib import Path
+
+    from mounts import unmount_below
+
+    with tempfile.TemporaryDirectory(dir=MEMORY, prefix="store-test-") as folder:
+        yield Path(folder)
+        if os.geteuid() == 0:
+            unmount_below(Path(folder))
+
+
 @pytest.fixture(params=DRIVERS)
 def driver(request: pytest.FixtureRequest) -> str:
     name: str = request.param
