@@ -79,7 +79,7 @@ class Cursor:
     """State of a walk. ``offset``, ``sequence`` and ``link`` belong to ``header.number``."""
 
     __slots__ = (
-        "_extend", "_fs", "_root", "_uuid", "fault", "handle", "header", "last_kind",
+        "_extend", "_fs", "_root", "_uuid", "chain", "fault", "handle", "header", "last_kind",
         "last_offset", "link", "offset", "sealed", "sequence", "size",
     )  # fmt: skip
 
@@ -144,7 +144,7 @@ class Cursor:
         self._extend: Extend = extender(header.algorithm)
         self.offset = sg.HEADER_SIZE
         self.sequence = header.first_sequence - 1
-        self.link = header.previous
+        self.link = self.chain = header.previous
         self.sealed = False
         self.fault = fr.NONE
         self.last_kind = 0
@@ -166,14 +166,16 @@ class Cursor:
                     "start from a snapshot"
                 )
             self.offset, self.sequence, self.link = place.offset, place.sequence, place.link
-            self._find_seal()
+            self.chain = place.link
+            self._look_back()
         elif place != self.header.start:
             raise ResyncRequired(
                 f"position {place.segment}:{place.offset} is not part of this history"
             )
 
-    def _find_seal(self) -> None:
-        """After a jump: was the frame before the place the seal? (Its trailer has its length.)"""
+    def _look_back(self) -> None:
+        """After a jump: is the frame before the place (its trailer has its length) one that
+        changes how to go on, a seal or a gap?"""
         assert self.handle is not None
         tail = self.handle.read(fr.TRAILER_SIZE, self.offset - fr.TRAILER_SIZE)
         length = fr.TRAILER.unpack(tail)[1]
@@ -182,7 +184,10 @@ class Cursor:
             head = self.handle.read(fr.HEADER_SIZE, start)
             self.last_kind = head[12]
             self.last_offset = start
-            self.sealed = head[:4] == fr.MAGIC and head[12] == fr.SEAL
+            if head[:4] == fr.MAGIC and head[12] in (fr.SEAL, fr.GAP):
+                self.sealed = head[12] == fr.SEAL
+                body = self.handle.read(length, start + fr.HEADER_SIZE)
+                self.chain = fr.resumed(body, head[12]) or self.link
 
     # -- reading ------------------------------------------------------------------------------
 
@@ -207,6 +212,7 @@ class Cursor:
         self.fault = run.fault
         if run.frames:
             self.offset, self.sequence, self.link = run.offset, run.sequence, run.link
+            self.chain = run.chain
             self.last_kind, self.last_offset = run.kind, run.last
             self.sealed = run.kind == fr.SEAL
             if not self.sealed:
@@ -217,7 +223,7 @@ class Cursor:
         header = self.header
         return fr.parse(
             buffer, self.offset, header.number, header.seed, self._extend, self.sequence,
-            self.link, out,
+            self.link, out, self.chain,
         )  # fmt: skip
 
     def _next(self) -> bool:
@@ -234,7 +240,7 @@ class Cursor:
             header.uuid != self._uuid
             or header.number != number
             or header.first_sequence != self.sequence + 1
-            or header.previous != self.link
+            or header.previous != self.chain
         ):
             self.fault = STRUCTURE_FAULT
         else:
@@ -251,8 +257,9 @@ class Cursor:
     def later(self) -> fr.Later:
         """Search behind the current place for frames of this segment."""
         return fr.search(
-            self.rest(), self.offset, 8, seed=self.header.seed, extend=self._extend
-        )
+            self.rest(), self.offset, 1, seed=self.header.seed, extend=self._extend,
+            sequence=self.sequence,
+        )  # fmt: skip
 
     def close(self) -> None:
         if self.handle is not None:

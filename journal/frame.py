@@ -8,7 +8,8 @@ Rules of this module:
   length, chain link and sequence number. A length is never used before its checksum was right.
 * Both checksums are seeded with the segment's seed mixed with the frame's place, so bytes of
   another segment, another journal or another place in the same segment never validate.
-* The link hashes stored bytes, never a re-encoding.
+* The link hashes stored bytes, never a re-encoding. The body checksum covers the link too: else a
+  torn write could leave a frame whose checksums hold and whose link does not, which is damage.
 * Pure: bytes in, tuples out.
 """
 
@@ -173,14 +174,15 @@ def build(
         + crc.to_bytes(4, "little")
         + head
         + body
-        + TRAILER.pack(extend(crc, body), length, link),
+        + TRAILER.pack(extend(extend(crc, body), link), length, link),
         link,
     )
 
 
 class Run(NamedTuple):
-    """Where a parse ended: offset in the file, last event sequence, link, why, last kind and the
-    offset of the last frame (-1 if none was parsed), number of frames."""
+    """Where a parse ended: offset in the file, last event sequence, last link, why, last kind and
+    offset of the last frame (-1 if none was parsed), number of frames, and what the next frame's
+    link is computed from (the last link, except after a repair; ``resumed``)."""
 
     offset: int
     sequence: int
@@ -189,6 +191,19 @@ class Run(NamedTuple):
     kind: int
     last: int
     frames: int
+    chain: bytes
+
+
+def resumed(body: bytes, kind: int) -> bytes | None:
+    """What the chain goes on from after a gap or a seal that a repair wrote, None if it does not
+    say. Gap: [first lost, last lost, reason, link to go on from, link of the next frame, …]; where
+    the former was lost too, the next frame's link is taken as stated ("=" before it)."""
+    value = decode(body)
+    if kind == SEAL:
+        return bytes(value[4]) if len(value) > 4 else None
+    if value[3] is not None:
+        return bytes(value[3])
+    return b"=" + value[4] if value[4] is not None else None
 
 
 def parse(
@@ -200,11 +215,13 @@ def parse(
     sequence: int,
     link: bytes,
     out: list[Frame] | None,
+    chain: bytes | None = None,
 ) -> Run:
     """Parse whole valid frames from the start of ``buffer``, which begins at file offset ``base``.
 
     Appends them to ``out`` (if given) and stops at the first byte that is not one, or after a
-    seal. ``UnsupportedFormat`` for a valid frame of an unknown kind that is not optional.
+    seal. ``chain`` is given where it is not ``link``. ``UnsupportedFormat`` for a valid frame of
+    an unknown kind that is not optional.
     """
     position = 0
     size = len(buffer)
@@ -213,6 +230,7 @@ def parse(
     new = tuple.__new__
     hasher = sha256
     following = sequence + 1
+    chain = chain or link
     kind, last, frames = 0, -1, 0
     fault = NONE
     while position < size:
@@ -234,12 +252,15 @@ def parse(
             fault = BODY_SHORT
             break
         body_crc, again, stored = unpack_trailer(buffer, end)
-        if again != length or extend(crc, buffer[body_at:end]) != body_crc:
+        if again != length or extend(extend(crc, buffer[body_at:end]), stored) != body_crc:
             fault = BODY_BAD
             break
         if (
             first != following
-            or hasher(link + buffer[position + 8 : end]).digest() != stored
+            or (
+                hasher(chain + buffer[position + 8 : end]).digest() != stored
+                and chain != b"=" + stored
+            )
             or promise > offset
             or (count == 0) == (kind_ == DATA)
         ):
@@ -262,9 +283,12 @@ def parse(
                 )
             )  # fmt: skip
         following = first + count
-        if kind_ == GAP:
-            following = int(decode(buffer[body_at : body_at + length])[1]) + 1
-        link = stored
+        link = chain = stored
+        if kind_ in (GAP, SEAL):
+            body = buffer[body_at : body_at + length]
+            chain = resumed(body, kind_) or stored
+            if kind_ == GAP:
+                following = int(decode(body)[1]) + 1
         kind, last = kind_, offset
         frames += 1
         position = stop
@@ -272,7 +296,7 @@ def parse(
             if position < size:
                 fault = CHAIN
             break
-    return Run(base + position, following - 1, link, fault, kind, last, frames)
+    return Run(base + position, following - 1, link, fault, kind, last, frames, chain)
 
 
 class Later(NamedTuple):
@@ -284,10 +308,44 @@ class Later(NamedTuple):
     offsets: list[int]
 
 
-def search(buffer: bytes, base: int, start: int, *, seed: int, extend: Extend) -> Later:
+_places: dict[int, list[tuple[int, int]]] = {}
+
+
+def _place_of(extend: Extend, seed: int, head: bytes, crc: int) -> int:
+    """The offset for which ``head`` has this checksum.
+
+    A checksum is linear in its seed: the difference to the checksum for offset 0 is a linear map
+    of the place, which is inverted here (elimination over 32 bits, once per algorithm). Bytes
+    that were shifted inside their segment are recognised by it.
+    """
+    rows = _places.get(id(extend))
+    if rows is None:
+        zeros = bytes(HEADER_SIZE - 8)
+        base = extend(0, zeros)
+        rows = []
+        for bit in range(32):
+            image, source = extend(1 << bit, zeros) ^ base, 1 << bit
+            for other, origin in rows:
+                if image ^ other < image:
+                    image, source = image ^ other, source ^ origin
+            rows.append((image, source))
+            rows.sort(reverse=True)
+        _places[id(extend)] = rows
+    difference = extend(seed, head) ^ crc
+    place = 0
+    for image, source in rows:
+        if difference ^ image < difference:
+            difference, place = difference ^ image, place ^ source
+    return place << 3
+
+
+def search(
+    buffer: bytes, base: int, start: int, *, seed: int, extend: Extend, sequence: int = 0
+) -> Later:
     """Look for frames anywhere at or after ``start`` (offset in ``buffer``): evidence for or
     against damage. A header that verifies is enough for its promise; its body must verify too to
-    count as a frame."""
+    count as a frame. A frame of this segment that was shifted counts if its events are newer than
+    ``sequence`` (older ones may be stale bytes behind a torn append)."""
     frames = promised = 0
     offsets: list[int] = []
     at = start
@@ -296,22 +354,28 @@ def search(buffer: bytes, base: int, start: int, *, seed: int, extend: Extend) -
         if at < 0 or at + HEADER_SIZE > len(buffer):
             break
         offset = base + at
-        if offset & 7:
+        _, crc, length, _, _, _, first, promise, _ = HEADER.unpack_from(buffer, at)
+        head = buffer[at + 8 : at + HEADER_SIZE]
+        shifted = bool(offset & 7) or extend(seed_at(seed, offset), head) != crc
+        if shifted:
+            place = _place_of(extend, seed, head, crc)
+            if place > 1 << 31 or first <= sequence or promise > place:
+                at += 1
+                continue
+        if length > MAX_BODY or (promise > offset and not shifted):
             at += 1
             continue
-        _, crc, length, _, _, _, _, promise, _ = HEADER.unpack_from(buffer, at)
-        head = buffer[at + 8 : at + HEADER_SIZE]
-        if extend(seed_at(seed, offset), head) != crc or length > MAX_BODY or promise > offset:
-            at += 8
-            continue
-        promised = max(promised, promise)
+        if not shifted:
+            promised = max(promised, promise)
         end = at + HEADER_SIZE + (length + 7 & -8)
         if end + TRAILER_SIZE <= len(buffer):
-            body_crc, again, _ = TRAILER.unpack_from(buffer, end)
-            if again == length and extend(crc, buffer[at + HEADER_SIZE : end]) == body_crc:
+            body_crc, again, link = TRAILER.unpack_from(buffer, end)
+            body = buffer[at + HEADER_SIZE : end]
+            if again == length and extend(extend(crc, body), link) == body_crc:
                 frames += 1
+                promised = max(promised, promise)
                 offsets.append(offset)
                 at = end + TRAILER_SIZE
                 continue
-        at += 8
+        at += 1
     return Later(frames, promised, offsets)

@@ -102,7 +102,7 @@ def _make_parents(fs: Fs, path: str) -> None:
             raise
         _make_parents(fs, parent)
         fs.mkdir(path)
-    parent = path.rpartition("/")[0] or "."
+    parent = path.rpartition("/")[0] or "/"
     fs.sync_directory(parent)
 
 

@@ -203,6 +203,8 @@ def peaks_before(fs: Fs, root: str, number: int, buffer: bytes) -> Tree:
     if kind != fr.SEAL:
         raise JournalDamaged(f"segment {number - 1} is not sealed", segment=number - 1)
     fields = decode(body)
+    if fields[0] is None:  # a repair could not know it: the tree begins anew
+        return Tree()
     tree = Tree(fields[0], fields[1])
     tree.append(link)
     return tree

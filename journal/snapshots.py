@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from journal import frame as fr
 from journal import snapshot as one
 from journal.cursor import Cursor
-from journal.errors import JournalError, SnapshotRefused
+from journal.errors import InvalidRecord, JournalError, SnapshotRefused, UnsupportedFormat
 from journal.layout import SNAPSHOTS
 from journal.snapshot import Described, Snapshot
 
@@ -80,7 +80,7 @@ class Snapshots:
         for entry in listing(self._journal.fs, self._journal.root):
             try:
                 return self.open_one(entry.name, schema=schema, reducer_version=reducer_version)
-            except (SnapshotRefused, FileNotFoundError):
+            except (SnapshotRefused, UnsupportedFormat, InvalidRecord, FileNotFoundError):
                 continue
         return None
 
@@ -180,7 +180,7 @@ class Snapshots:
         for entry in listing(self._journal.fs, self._journal.root):
             try:
                 self.open_one(entry.name).close()
-            except (SnapshotRefused, FileNotFoundError):
+            except (SnapshotRefused, UnsupportedFormat, InvalidRecord, FileNotFoundError):
                 continue
             names.append(entry.name)
         return names

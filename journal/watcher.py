@@ -65,6 +65,13 @@ class _Hints:
             os.close(self._write_fd)
             raise
 
+    def wake(self) -> None:
+        """End a ``wait`` in another thread."""
+        try:
+            os.write(self._write_fd, b"x")
+        except OSError:
+            pass
+
     def wait(self, timeout_s: float) -> bool:
         """True after a hint, False after the time."""
         import select
@@ -102,6 +109,7 @@ class Watcher:
     ) -> None:
         self._journal = journal
         self._closed = False
+        self._iterating = False
         self.heartbeat_s = heartbeat_s
         self.reason = "hints were not wanted"
         self._hints: _Hints | None = None
@@ -152,6 +160,15 @@ class Watcher:
 
     def follow(self, timeout_s: float | None = None) -> Iterator[Frame]:
         """Frames as they come; ends after ``timeout_s`` without any, or after ``close``."""
+        self._iterating = True
+        try:
+            yield from self._follow(timeout_s)
+        finally:
+            self._iterating = False
+            if self._closed:
+                self._release()
+
+    def _follow(self, timeout_s: float | None) -> Iterator[Frame]:
         clock = self._journal.clock
         deadline = clock.monotonic() + (timeout_s or 0.0)
         while not self._closed:
@@ -184,6 +201,7 @@ class Watcher:
         """Frames in an asyncio program: the pipe wakes the loop, no thread blocks it."""
         import asyncio
 
+        self._iterating = True
         loop = asyncio.get_running_loop()
         woken = asyncio.Event()
         hints = self._hints
@@ -213,10 +231,19 @@ class Watcher:
         finally:
             if hints is not None:
                 loop.remove_reader(hints.read_fd)
+            self._iterating = False
+            if self._closed:
+                self._release()
 
     def close(self) -> None:
-        """End the iteration and free the watch."""
+        """End the iteration, here or in another thread, and free the watch."""
         self._closed = True
+        if self._hints is not None:
+            self._hints.wake()
+        if not self._iterating:
+            self._release()
+
+    def _release(self) -> None:
         hints, self._hints = self._hints, None
         if hints is not None:
             hints.close()

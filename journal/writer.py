@@ -23,7 +23,7 @@ from journal import mark as mk
 from journal import segment as sg
 from journal.checksum import Extend, extender, preferred
 from journal.codec import encode
-from journal.cursor import SEGMENT_FAULT, SHRUNK, STRUCTURE_FAULT, Cursor
+from journal.cursor import Cursor
 from journal.errors import (
     Conflict,
     DuplicateTransaction,
@@ -35,6 +35,7 @@ from journal.errors import (
     WriterPoisoned,
 )
 from journal.fs import FULL, O_RDWR, Fs, publish
+from journal.observe import observe
 from journal.position import Position
 
 if TYPE_CHECKING:
@@ -235,7 +236,7 @@ class Appender:
                 cursor = Cursor(self._fs, self._root, self._uuid, number=last)
             except JournalDamaged:
                 return before
-            if cursor.header.previous != link:
+            if cursor.header.previous != link:  # damage, or a seal that a repair wrote
                 cursor.close()
                 return before
             before.close()
@@ -254,7 +255,10 @@ class Appender:
 
     def _settle(self, cursor: Cursor, first: bool) -> None:
         """Observe the end of the log, decide by the table, act."""
-        seen, detail = self._observe(cursor, first)
+        thorough = first or cursor.fault != fr.NONE
+        seen, detail = observe(
+            self._fs, self._clock, self._root, self._uuid, cursor, self._acked, thorough=thorough
+        )
         row = recovery.decide(seen)
         number, offset = cursor.header.number, cursor.offset
         if row.verdict == recovery.REFUSE:
@@ -272,76 +276,6 @@ class Appender:
             offset=offset,
             rule=rule,
         )
-
-    def _observe(self, cursor: Cursor, first: bool) -> tuple[recovery.Observation, str]:
-        number = cursor.header.number
-        place = recovery.LAST
-        fault = recovery.CLEAN
-        later = recovery.NOTHING
-        detail = ""
-        if cursor.fault in (SEGMENT_FAULT, STRUCTURE_FAULT):
-            fault = recovery.SEGMENT if cursor.fault == SEGMENT_FAULT else recovery.STRUCTURE
-            path = f"{self._root}/{sg.FOLDER}/{sg.name(number + 1)}"
-            if self._exists(number + 2):
-                place = recovery.EARLIER
-            elif self._fs.stat(path).st_size > sg.HEADER_SIZE:
-                later = recovery.UNPROMISED
-        elif cursor.fault == SHRUNK:
-            return recovery.Observation(place, fault, later, recovery.YES), ""
-        elif not cursor.sealed and self._exists(number + 1):
-            place, fault = recovery.EARLIER, recovery.STRUCTURE
-        elif cursor.sealed and cursor.fault == fr.NONE:
-            numbers = sg.listing(self._fs, f"{self._root}/{sg.FOLDER}")
-            if numbers and numbers[-1] > number:
-                place, fault = recovery.EARLIER, recovery.STRUCTURE
-                detail = f": {sg.name(number + 1)} is missing"
-        elif cursor.fault != fr.NONE:
-            rest = cursor.rest()
-            found = cursor.later()
-            if found.promised > cursor.offset:
-                later = recovery.PROMISED
-            elif found.frames:
-                later = recovery.UNPROMISED
-            if not rest.strip(b"\0"):
-                fault = recovery.ZEROS
-            elif cursor.fault == fr.SHORT:
-                fault = recovery.SHORT
-            elif cursor.fault == fr.HEADER_BAD:
-                fault = recovery.HEADER
-            elif cursor.fault == fr.CHAIN:
-                fault = recovery.CHAIN
-            else:
-                fault = recovery.BODY
-        known = recovery.NO
-        if fault != recovery.CLEAN or first or self._acked is not None:
-            beyond = self._known_beyond(cursor, fault != recovery.CLEAN or first)
-            if beyond:
-                known = recovery.YES
-                detail += f" ({beyond})"
-        return recovery.Observation(place, fault, later, known), detail
-
-    def _exists(self, number: int) -> bool:
-        try:
-            self._fs.stat(f"{self._root}/{sg.FOLDER}/{sg.name(number)}")
-        except FileNotFoundError:
-            return False
-        return True
-
-    def _known_beyond(self, cursor: Cursor, thorough: bool) -> str:
-        """Who knows of a durable place behind the cursor ("" for nobody)."""
-        here = (cursor.header.number, cursor.offset)
-        if self._acked is not None and self._acked[:2] > here:
-            return "this process wrote further"
-        if not thorough:
-            return ""
-        mark = mk.load(self._fs, self._root, self._clock.boot_id())
-        if mark is not None and (mark.segment, mark.offset) > here:
-            return "the durability mark is further"
-        from journal.snapshots import newest_sequence
-
-        if newest_sequence(self._fs, self._root, self._uuid, cursor.sequence) > cursor.sequence:
-            return "a snapshot is further"
-        return ""
 
     def _save(self, name: str, data: bytes) -> bool:
         """Keep a copy of bytes about to be cut; a full disk must not stop the recovery."""
@@ -388,9 +322,6 @@ class Appender:
     def _attach(self, cursor: Cursor) -> None:
         """Open the last segment for writing and make what it holds durable."""
         number = cursor.header.number
-        if cursor.sealed:
-            self._extend = extender(cursor.header.algorithm)
-            return
         if self.fd >= 0 and (self._acked is None or self._acked.segment != number):
             fd, self.fd = self.fd, -1
             self._fs.close(fd)
@@ -404,6 +335,13 @@ class Appender:
         self.epoch = max(self.epoch, mark.epoch if mark else self._last_epoch(cursor))
         if mark is not None and (mark.segment, mark.offset) >= (number, cursor.offset):
             self.synced = cursor.offset
+        elif cursor.sealed:
+            # The seal may be visible and not durable; its segment gets a successor next.
+            durability, self.durability = self.durability, "commit"
+            try:
+                self._sync(cursor.position)
+            finally:
+                self.durability = durability
         elif cursor.last_kind == fr.CLOSE:
             self.synced = cursor.last_offset
         elif cursor.offset == sg.HEADER_SIZE:
@@ -501,7 +439,7 @@ class Appender:
     def _write(self, frames: list[Request]) -> None:
         cursor = self.cursor
         assert cursor is not None
-        offset, link, sequence = cursor.offset, cursor.link, cursor.sequence
+        offset, link, sequence = cursor.offset, cursor.chain, cursor.sequence
         seed, number = cursor.header.seed, cursor.header.number
         now = self._clock.time_ns()
         parts: list[bytes] = []
@@ -548,6 +486,7 @@ class Appender:
             if request.kind == fr.DATA and self._txids is not None and request.txid:
                 self._txids[request.txid] = request.result.first_sequence
         cursor.offset, cursor.sequence, cursor.link = last.offset, last.sequence, last.link
+        cursor.chain = last.link
         cursor.last_kind = frames[-1].kind
         cursor.last_offset = ends[-2].offset if len(ends) > 1 else -1
         cursor.fault = fr.NONE
@@ -627,7 +566,7 @@ class Appender:
         number = cursor.header.number + 1
         data = sg.build(
             uuid=self._uuid, number=number, first_sequence=cursor.sequence + 1, epoch=self.epoch,
-            previous=cursor.link, time_ns=self._clock.time_ns(), boot_id=self._clock.boot_id(),
+            previous=cursor.chain, time_ns=self._clock.time_ns(), boot_id=self._clock.boot_id(),
             algorithm=cursor.header.algorithm,
         )  # fmt: skip
         folder = f"{self._root}/{sg.FOLDER}"
@@ -649,6 +588,13 @@ class Appender:
         self._acked = cursor.position
         self._hint[0] = cursor.position
 
+    def _has(self, number: int) -> bool:
+        try:
+            self._fs.stat(f"{self._root}/{sg.FOLDER}/{sg.name(number)}")
+        except FileNotFoundError:
+            return False
+        return True
+
     # -- recent transactions ------------------------------------------------------------------
 
     def _recorded(self, txid: bytes) -> int:
@@ -658,7 +604,7 @@ class Appender:
             cursor = self.cursor
             assert cursor is not None
             begin = max(1, cursor.header.number - RECENT_SEGMENTS + 1)
-            while begin < cursor.header.number and not self._exists(begin):
+            while begin < cursor.header.number and not self._has(begin):
                 begin += 1
             scan = Cursor(self._fs, self._root, self._uuid, number=begin)
             try:
@@ -687,6 +633,8 @@ class Appender:
         except (JournalError, OSError):
             return  # someone else writes: their frames carry the promise on
         try:
+            if self.cursor is None or self.cursor.sealed:
+                return  # nothing may follow a seal
             durability, self.durability = self.durability, "none"
             try:
                 self._write([Request(fr.CLOSE, encode([self.epoch]), 0)])

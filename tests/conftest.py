@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,9 @@ TOP = Path(__file__).resolve().parent.parent
 # Helper modules stand beside the tests that use them.
 for _folder in ("conformance", "end_to_end", "."):
     sys.path.append(str(TOP / "tests" / _folder))
+
+from forkserver import ForkServer  # noqa: E402 - found through the lines above
+from mounts import unmount_below  # noqa: E402
 
 _START = (
     "import sys; sys.argv[0] = {name!r}; from cstorage.cli.{module} import main; sys.exit(main())"
@@ -53,14 +57,29 @@ def journal_command() -> list[str]:
 def clean_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """An environment in which no configuration of this machine reaches a store."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("STORAGE_", "CONTAINERS_"))}
-    empty = tmp_path_factory.mktemp("configuration") / "storage.conf"
-    empty.write_text("")
+    folder = tmp_path_factory.mktemp("configuration")
+    # Every test names its roots and driver; these are for those who forget to, and for peers that
+    # warn about a configuration without a driver.
+    configuration = folder / "storage.conf"
+    configuration.write_text(
+        f'[storage]\ndriver = "vfs"\ngraphroot = "{folder}/graph"\nrunroot = "{folder}/run"\n'
+    )
     return kept | {
-        "CONTAINERS_STORAGE_CONF": str(empty),
+        "CONTAINERS_STORAGE_CONF": str(configuration),
         "PYTHONPATH": str(TOP),
         "LC_ALL": "C.UTF-8",
         "TZ": "UTC",
     }
+
+
+@pytest.fixture(scope="session")
+def forks(
+    tmp_path_factory: pytest.TempPathFactory, clean_environment: dict[str, str]
+) -> Iterator[ForkServer]:
+    """A fast way to start our programmes; each run is a process of its own."""
+    server = ForkServer(tmp_path_factory.mktemp("forks"), clean_environment)
+    yield server
+    server.close()
 
 
 @pytest.fixture(autouse=True)
@@ -69,6 +88,4 @@ def _no_mount_left_behind(request: pytest.FixtureRequest) -> object:
     folder = request.getfixturevalue("tmp_path") if "tmp_path" in request.fixturenames else None
     yield
     if folder is not None and os.getuid() == 0:
-        from mounts import unmount_below
-
         unmount_below(folder)

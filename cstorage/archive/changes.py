@@ -12,43 +12,21 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from cstorage.archive import beneath
 from cstorage.archive.ids import to_container
+from cstorage.archive.walk import Descent, open_child, scan, walk
 from cstorage.archive.whiteouts import OPAQUE_XATTRS, is_whiteout_device
 from cstorage.model import Change, ChangeKind, IDMaps
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-_OPEN_DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NO_MAPS = IDMaps()
 
 
-def scan(dir_fd: int) -> list[tuple[bytes, os.stat_result]]:
-    """Entries of an open directory with their ``lstat``, sorted bytewise, without vanished ones."""
-    found = []
-    for name in beneath.list_names(dir_fd):
-        info = beneath.stat_in(dir_fd, name)
-        if info is not None:
-            found.append((name, info))
-    return found
-
-
-def open_child(dir_fd: int, name: bytes) -> int:
-    """Open a subdirectory for reading, never through a link."""
-    return os.open(name, _OPEN_DIR, dir_fd=dir_fd)
-
-
 # -- two trees -------------------------------------------------------------------------------------
-
-
-class _Tree(NamedTuple):
-    """One side of a comparison: an open directory (``None``: an empty one) and its layer's maps."""
-
-    fd: int | None
-    maps: IDMaps
 
 
 def compare_trees(
@@ -59,52 +37,70 @@ def compare_trees(
     new_maps: IDMaps = _NO_MAPS,
 ) -> list[Change]:
     """Changes that turn the tree ``old_fd`` (``None``: an empty one) into ``new_fd``."""
-    changes: list[Change] = []
-    _compare(_Tree(old_fd, old_maps), _Tree(new_fd, new_maps), b"", changes)
-    return changes
-
-
-def _compare(old: _Tree, new: _Tree, path: bytes, changes: list[Change]) -> None:
-    before_all = dict(scan(old.fd)) if old.fd is not None else {}
-    now_all = dict(scan(new.fd)) if new.fd is not None else {}
-    for name in sorted(before_all.keys() | now_all.keys()):
-        full = path + b"/" + name
-        before, now = before_all.get(name), now_all.get(name)
-        if now is None:
-            changes.append(Change(full, ChangeKind.DELETE))
-            continue
-        at = len(changes)
-        is_directory = stat.S_ISDIR(now.st_mode)
-        if before is None:
-            changes.append(Change(full, ChangeKind.ADD))
-            if is_directory:
-                _descend(old._replace(fd=None), new, name, full, changes)
-            continue
-        if (before.st_dev, before.st_ino) == (now.st_dev, now.st_ino):
-            continue
-        if _differs(old, before, new, now, name):
-            changes.append(Change(full, ChangeKind.MODIFY))
-        if is_directory:
-            changed = len(changes) > at
-            beside = old if stat.S_ISDIR(before.st_mode) else old._replace(fd=None)
-            _descend(beside, new, name, full, changes)
-            if not changed and len(changes) > at:
-                changes.insert(at, Change(full, ChangeKind.MODIFY))
-
-
-def _descend(old: _Tree, new: _Tree, name: bytes, full: bytes, changes: list[Change]) -> None:
-    opened = []
+    old = None if old_fd is None else Descent(old_fd)
+    new = Descent(new_fd)
     try:
-        sides = []
-        for side in (old, new):
-            if side.fd is not None:
-                opened.append(open_child(side.fd, name))
-                side = side._replace(fd=opened[-1])  # noqa: PLW2901
-            sides.append(side)
-        _compare(sides[0], sides[1], full, changes)
+        return _compare(old, new, old_maps, new_maps)
     finally:
-        for fd in opened:
-            os.close(fd)
+        new.close()
+        if old is not None:
+            old.close()
+
+
+class _Level:
+    """One directory of a comparison. ``beside``: whether the old tree has it too."""
+
+    def __init__(self, path: bytes, old: Descent | None, new: Descent, unreported: bool) -> None:
+        self.path = path
+        self.beside = old is not None
+        self.unreported = unreported  # the directory itself did not change (so far)
+        self.before = dict(scan(old.fd)) if old is not None else {}
+        self.now = dict(scan(new.fd))
+        self.names = iter(sorted(self.before.keys() | self.now.keys()))
+
+
+def _compare(old: Descent | None, new: Descent, old_maps: IDMaps, new_maps: IDMaps) -> list[Change]:
+    changes: list[Change] = []
+    levels = [_Level(b"", old, new, False)]
+
+    def report(path: bytes, kind: ChangeKind) -> None:
+        for level in levels:  # a directory with changes in it counts as modified, before them
+            if level.unreported:
+                level.unreported = False
+                changes.append(Change(level.path, ChangeKind.MODIFY))
+        changes.append(Change(path, kind))
+
+    while levels:
+        level = levels[-1]
+        name = next(level.names, None)
+        if name is None:
+            levels.pop()
+            if levels:
+                new.leave()
+                if level.beside and old is not None:
+                    old.leave()
+            continue
+        full = level.path + b"/" + name
+        before, now = level.before.get(name), level.now.get(name)
+        if now is None:
+            report(full, ChangeKind.DELETE)
+            continue
+        changed = True
+        if before is None or old is None:
+            report(full, ChangeKind.ADD)
+        elif (before.st_dev, before.st_ino) == (now.st_dev, now.st_ino):
+            continue
+        elif _differs((old.fd, before, old_maps), (new.fd, now, new_maps), name):
+            report(full, ChangeKind.MODIFY)
+        else:
+            changed = False
+        if stat.S_ISDIR(now.st_mode):
+            below = before is not None and stat.S_ISDIR(before.st_mode)
+            new.enter(name)
+            if below and old is not None:
+                old.enter(name)
+            levels.append(_Level(full, old if below else None, new, not changed))
+    return changes
 
 
 def _owner(info: os.stat_result, maps: IDMaps) -> tuple[int, int]:
@@ -123,21 +119,22 @@ def same_time(old_ns: int, new_ns: int) -> bool:
 
 
 def _differs(
-    old: _Tree, before: os.stat_result, new: _Tree, now: os.stat_result, name: bytes
+    old: tuple[int, os.stat_result, IDMaps], new: tuple[int, os.stat_result, IDMaps], name: bytes
 ) -> bool:
+    """Whether an entry changed; each side is (directory descriptor, ``lstat``, maps)."""
+    old_fd, before, old_maps = old
+    new_fd, now, new_maps = new
     if (
         before.st_mode != now.st_mode
-        or _owner(before, old.maps) != _owner(now, new.maps)
+        or _owner(before, old_maps) != _owner(now, new_maps)
         or before.st_rdev != now.st_rdev
         or not same_time(before.st_mtime_ns, now.st_mtime_ns)
         or (before.st_size != now.st_size and not stat.S_ISDIR(now.st_mode))
     ):
         return True
-    assert old.fd is not None
-    assert new.fd is not None
     if stat.S_ISLNK(now.st_mode):
-        return os.readlink(name, dir_fd=old.fd) != os.readlink(name, dir_fd=new.fd)
-    return _compared_xattrs(old.fd, name) != _compared_xattrs(new.fd, name)
+        return os.readlink(name, dir_fd=old_fd) != os.readlink(name, dir_fd=new_fd)
+    return _compared_xattrs(old_fd, name) != _compared_xattrs(new_fd, name)
 
 
 def _compared_xattrs(dir_fd: int, name: bytes) -> dict[str, bytes | None]:
@@ -174,10 +171,11 @@ def lower_stat(lower_fds: Sequence[int], path: bytes) -> os.stat_result | None:
     for lower in lower_fds:
         fd = lower
         try:
+            opaque = False
             for index, part in enumerate(parts):
                 info = beneath.stat_in(fd, part)
                 if info is None:
-                    if fd != lower and is_opaque(fd):
+                    if opaque:
                         return None
                     break
                 if is_whiteout_device(info):
@@ -190,6 +188,7 @@ def lower_stat(lower_fds: Sequence[int], path: bytes) -> os.stat_result | None:
                 if fd != lower:
                     os.close(fd)
                 fd = child
+                opaque = opaque or is_opaque(fd)
         finally:
             if fd != lower:
                 os.close(fd)
@@ -212,35 +211,28 @@ def overlay_changes(upper_fd: int, lower_fds: Sequence[int]) -> list[Change]:
         mentioned.add(path)
         changes.append(Change(b"/" + path, kind))
 
-    def walk(fd: int, path: bytes, hidden: bool) -> None:
-        for name, info in scan(fd):
-            full = path + b"/" + name if path else name
-            directory = stat.S_ISDIR(info.st_mode)
-            if is_whiteout_device(info):
-                record(full, ChangeKind.DELETE)
-                continue
-            below = None if hidden else lower_stat(lower_fds, full)
-            opaque = directory and is_opaque(fd, name)
-            if opaque and below is not None:
-                record(full, ChangeKind.DELETE)
-            elif below is None:
-                record(full, ChangeKind.ADD)
-            elif not (
-                directory
-                and stat.S_ISDIR(below.st_mode)
-                and below.st_size == info.st_size
-                and below.st_mode == info.st_mode
-                and same_time(below.st_mtime_ns, info.st_mtime_ns)
-            ):
-                record(full, ChangeKind.MODIFY)
-            if directory:
-                child = open_child(fd, name)
-                try:
-                    walk(child, full, hidden or opaque)
-                finally:
-                    os.close(child)
-
-    walk(upper_fd, b"", False)
+    hidden = [False]  # per depth: whether an opaque directory above hides the lower layers
+    for dir_fd, name, path, depth, info in walk(upper_fd):
+        del hidden[depth + 1 :]
+        if is_whiteout_device(info):
+            record(path, ChangeKind.DELETE)
+            continue
+        directory = stat.S_ISDIR(info.st_mode)
+        below = None if hidden[depth] else lower_stat(lower_fds, path)
+        opaque = directory and is_opaque(dir_fd, name)
+        if opaque and below is not None:
+            record(path, ChangeKind.DELETE)
+        elif below is None:
+            record(path, ChangeKind.ADD)
+        elif not (
+            directory
+            and stat.S_ISDIR(below.st_mode)
+            and below.st_size == info.st_size
+            and below.st_mode == info.st_mode
+            and same_time(below.st_mtime_ns, info.st_mtime_ns)
+        ):
+            record(path, ChangeKind.MODIFY)
+        hidden.append(hidden[depth] or opaque)
     return changes
 
 
@@ -268,21 +260,7 @@ def changes_size(new_fd: int, changes: Iterable[Change]) -> int:
 def tree_size(root_fd: int) -> int:
     """Bytes of all non-directories below ``root_fd``, each inode once; links count their target."""
     seen: set[tuple[int, int]] = set()
-
-    def walk(fd: int) -> int:
-        total = 0
-        for name, info in scan(fd):
-            if stat.S_ISDIR(info.st_mode):
-                child = open_child(fd, name)
-                try:
-                    total += walk(child)
-                finally:
-                    os.close(child)
-            else:
-                total += _counted(info, seen)
-        return total
-
-    return walk(root_fd)
+    return sum(_counted(step.info, seen) for step in walk(root_fd))
 
 
 def _counted(info: os.stat_result, seen: set[tuple[int, int]]) -> int:

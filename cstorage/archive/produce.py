@@ -23,9 +23,10 @@ from typing import TYPE_CHECKING
 from cstorage.archive import beneath
 from cstorage.archive import header as tar
 from cstorage.archive import whiteouts as wh
-from cstorage.archive.changes import is_opaque, lower_stat, open_child, scan
+from cstorage.archive.changes import is_opaque, lower_stat
 from cstorage.archive.ids import to_container
 from cstorage.archive.reader import shown
+from cstorage.archive.walk import walk
 from cstorage.archive.writer import END, Entry, encode, padding
 from cstorage.errors import ArchiveError
 from cstorage.model import Change, ChangeKind, IDMaps
@@ -190,19 +191,8 @@ def _exported_xattrs(target: int | bytes) -> tuple[tuple[bytes, bytes], ...]:
 def write_tree(root_fd: int, sink: ByteSink, *, maps: IDMaps = _NO_MAPS) -> None:
     """A plain archive of everything below ``root_fd`` (not the root itself)."""
     archive = _Archive(sink, maps)
-
-    def walk(fd: int, path: bytes) -> None:
-        for name, info in scan(fd):
-            full = path + b"/" + name if path else name
-            archive.member(fd, name, full, info)
-            if stat.S_ISDIR(info.st_mode):
-                child = open_child(fd, name)
-                try:
-                    walk(child, full)
-                finally:
-                    os.close(child)
-
-    walk(root_fd, b"")
+    for dir_fd, name, path, _, info in walk(root_fd):
+        archive.member(dir_fd, name, path, info)
     archive.close()
 
 
@@ -235,25 +225,17 @@ def write_overlay_diff(
 ) -> None:
     """The archive of an overlay layer's own directory, markers turned into whiteouts."""
     archive = _Archive(sink, maps)
-
-    def walk(fd: int, path: bytes, hidden: bool) -> None:
-        for name, info in scan(fd):
-            full = path + b"/" + name if path else name
-            if wh.is_whiteout_device(info):
-                archive.whiteout(
-                    full, mtime=info.st_mtime_ns // 1_000_000_000, uid=info.st_uid, gid=info.st_gid
-                )
-                continue
-            archive.member(fd, name, full, info)
-            if stat.S_ISDIR(info.st_mode):
-                opaque = is_opaque(fd, name)
-                if opaque and not hidden and lower_stat(lower_fds, full) is not None:
-                    archive.opaque(full, info)
-                child = open_child(fd, name)
-                try:
-                    walk(child, full, hidden or opaque)
-                finally:
-                    os.close(child)
-
-    walk(upper_fd, b"", False)
+    hidden = [False]  # per depth: whether an opaque directory above hides the lower layers
+    for dir_fd, name, path, depth, info in walk(upper_fd):
+        del hidden[depth + 1 :]
+        if wh.is_whiteout_device(info):
+            archive.whiteout(
+                path, mtime=info.st_mtime_ns // 1_000_000_000, uid=info.st_uid, gid=info.st_gid
+            )
+            continue
+        archive.member(dir_fd, name, path, info)
+        opaque = stat.S_ISDIR(info.st_mode) and is_opaque(dir_fd, name)
+        if opaque and not hidden[depth] and lower_stat(lower_fds, path) is not None:
+            archive.opaque(path, info)
+        hidden.append(hidden[depth] or opaque)
     archive.close()

@@ -38,15 +38,19 @@ PIECE = 1 << 20
 
 _LINE_MAX = 16 << 20  # 8 MiB of headers in base64, with room: no recipe of ours has longer lines
 _BATCH = 1 << 18
+_go_iso: Callable[[bytes | memoryview, int], int] | None = None
 _PLAIN = re.compile(rb"[ !#-%'-;=?-\[\]-~]*")
 """Bytes that stand for themselves in the JSON of the reference (it escapes ``<``, ``>``, ``&``)."""
 
 
 def crc64(data: bytes | memoryview, start: int = 0) -> int:
     """CRC-64/GO-ISO of ``data``, continuing from ``start`` (0 at the beginning)."""
-    from fastcrc.crc64 import go_iso
+    global _go_iso  # noqa: PLW0603
+    if _go_iso is None:
+        from fastcrc.crc64 import go_iso
 
-    return go_iso(data, start)
+        _go_iso = go_iso
+    return _go_iso(data, start)
 
 
 def json_string(text: str) -> str:

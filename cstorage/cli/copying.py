@@ -8,18 +8,17 @@ back through the source layer's ID maps and forward through the target's.
 
 from __future__ import annotations
 
-import errno
 import os
 import posixpath
 import stat
 from typing import TYPE_CHECKING, NamedTuple
 
 from cstorage import idmap
-from cstorage.archive.beneath import open_in_root, stat_in
+from cstorage.archive.beneath import list_names, open_in_root, remove_in, stat_in
 from cstorage.cli.invocation import OK
 from cstorage.cli.quoting import go_quote
 from cstorage.cli.wording import describe
-from cstorage.drivers.copytree import TreeCopier
+from cstorage.drivers.copytree import TreeCopier, copied_attribute
 from cstorage.errors import LayerUnknown, StorageError
 from cstorage.model import IDMaps
 
@@ -30,6 +29,9 @@ if TYPE_CHECKING:
     from cstorage.model import IDMap, LayerID
     from cstorage.store.store import Store
 
+    Owners = Callable[[int, int], tuple[int, int]]
+
+_PIECE = 1 << 30
 _PLACE = os.O_PATH | os.O_CLOEXEC
 _FOLDER = _PLACE | os.O_DIRECTORY
 _READABLE_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -114,9 +116,7 @@ def _number(kind: str, text: str) -> int:
     return int(text)
 
 
-def _owners(
-    source: IDMaps, target: IDMaps, chown: tuple[int, int] | None
-) -> Callable[[int, int], tuple[int, int]]:
+def _owners(source: IDMaps, target: IDMaps, chown: tuple[int, int] | None) -> Owners:
     """Owner on disk in the source to owner on disk in the target."""
 
     def mapped(own: int, back: IDMap, forward: IDMap) -> int:
@@ -132,31 +132,149 @@ def _owners(
 
 def _copy(source: Place, target: Place, chown: tuple[int, int] | None) -> None:
     """Copy one source; any failure names both sides."""
-    roots: list[int] = []
+    held: list[int] = []
     try:
-        roots.append(source.open_root())
-        roots.append(target.open_root())
-        found = _open(roots[0], source.inner, _PLACE, f"stat {source.shown}")
-        roots.append(found)
-        copier = MergingCopier(_owners(source.maps, target.maps, chown))
+        held.append(source.open_root())
+        held.append(target.open_root())
+        found = _open(held[0], source.inner, f"stat {source.shown}")
+        held.append(found)
+        owners = _owners(source.maps, target.maps, chown)
         if stat.S_ISDIR(os.fstat(found).st_mode):
             owner = _made_owner(chown, target.maps)
-            folder = _make_folder(roots[1], target.inner, 0o755, owner)
-            roots.append(folder)
-            tree = os.open(".", _READABLE_FOLDER, dir_fd=found)
-            roots.append(tree)
-            copier.merge(tree, folder)
+            held.append(_make_folder(held[1], target.inner, 0o755, owner))
+            if _is_below(held[-1], found):
+                raise CopyRefused("a directory cannot be copied into itself")
+            held.append(os.open(".", _READABLE_FOLDER, dir_fd=found))
+            _copy_tree(held[-1], held[-2], owners)
         else:
-            parent, name = posixpath.split(_followed(roots[1], target.inner))
-            folder = _make_folder(roots[1], parent, 0o700, idmap.root_pair(target.maps))
-            roots.append(folder)
-            copier.place(found, folder, name)
+            parent, name = posixpath.split(_followed(held[1], target.inner))
+            held.append(_make_folder(held[1], parent, 0o700, idmap.root_pair(target.maps)))
+            _copy_file(found, held[-1], name, owners)
     except (OSError, StorageError) as error:
         sides = f"{go_quote(source.shown)} to {go_quote(target.shown)}"
         raise CopyRefused(f"error copying {sides}: {describe(error)}") from error
     finally:
-        for fd in roots:
+        for fd in held:
             os.close(fd)
+
+
+def _is_below(folder: int, top: int) -> bool:
+    """Whether ``folder`` is ``top`` or stands below it."""
+    wanted = os.fstat(top)
+    here = os.open(".", _FOLDER, dir_fd=folder)
+    try:
+        while True:
+            status = os.fstat(here)
+            if os.path.samestat(status, wanted):
+                return True
+            above = os.open("..", _FOLDER, dir_fd=here)
+            os.close(here)
+            here = above
+            if os.path.samestat(os.fstat(here), status):
+                return False
+    finally:
+        os.close(here)
+
+
+def _copy_tree(source: int, target: int, owners: Owners) -> None:
+    """Put copies of what directory ``source`` has into ``target``.
+
+    The copies are made aside, so that a copy that fails has replaced nothing, and renamed in.
+    """
+    aside = b".cstorage-copy-%d" % os.getpid()
+    os.mkdir(aside, 0o700, dir_fd=target)
+    try:
+        stage = os.open(aside, _READABLE_FOLDER | os.O_NOFOLLOW, dir_fd=target)
+        try:
+            TreeCopier(owners).copy(source, stage)
+            os.fchmod(stage, 0o700)
+            _merge(stage, target)
+        finally:
+            os.close(stage)
+    finally:
+        remove_in(target, aside)
+
+
+def _merge(stage: int, target: int) -> None:
+    """Rename everything in ``stage`` into ``target``; directories on both sides become one."""
+    merged: list[bytes] = []
+    pending = [b""]
+    while pending:
+        path = pending.pop()
+        merged.append(path)
+        here = open_in_root(stage, path, _READABLE_FOLDER)
+        there = open_in_root(target, path, _READABLE_FOLDER)
+        try:
+            for name in list_names(here):
+                if _is_folder(here, name) and _is_folder(there, name):
+                    pending.append(posixpath.join(path, name))
+                else:  # refused by the kernel where only one side is a directory
+                    os.rename(name, name, src_dir_fd=here, dst_dir_fd=there)
+        finally:
+            os.close(here)
+            os.close(there)
+    for path in reversed(merged[1:]):
+        here = open_in_root(stage, path, _READABLE_FOLDER)
+        there = open_in_root(target, path, _READABLE_FOLDER)
+        try:
+            _copy_attributes(here, there, os.fstat(here), None)
+        finally:
+            os.close(here)
+            os.close(there)
+
+
+def _is_folder(folder: int, name: bytes) -> bool:
+    status = stat_in(folder, name)
+    return status is not None and stat.S_ISDIR(status.st_mode)
+
+
+def _copy_file(source: int, target: int, name: bytes, owners: Owners) -> None:
+    """Put a copy of what ``source`` (an ``O_PATH`` descriptor) holds under ``name``."""
+    there = stat_in(target, name)
+    if not name or (there is not None and stat.S_ISDIR(there.st_mode)):
+        raise CopyRefused("cannot overwrite a directory with a file; name the file to write")
+    status = os.fstat(source)
+    aside = b".cstorage-copy-%d" % os.getpid()
+    made = -1
+    try:
+        if stat.S_ISREG(status.st_mode):
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            made = os.open(aside, flags, 0o600, dir_fd=target)
+            _copy_content(source, made, status, owners)
+        else:
+            os.mknod(aside, status.st_mode, status.st_rdev, dir_fd=target)
+            uid, gid = owners(status.st_uid, status.st_gid)
+            os.chown(aside, uid, gid, dir_fd=target, follow_symlinks=False)
+            os.chmod(aside, stat.S_IMODE(status.st_mode), dir_fd=target)
+        os.rename(aside, name, src_dir_fd=target, dst_dir_fd=target)
+    finally:
+        if made >= 0:
+            os.close(made)
+        remove_in(target, aside)
+
+
+def _copy_content(source: int, made: int, status: os.stat_result, owners: Owners) -> None:
+    content = os.open(f"/proc/self/fd/{source}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        while os.sendfile(made, content, None, _PIECE):
+            pass
+        _copy_attributes(content, made, status, owners)
+    finally:
+        os.close(content)
+
+
+def _copy_attributes(source: int, made: int, status: os.stat_result, owners: Owners | None) -> None:
+    """Owner, mode, extended attributes and times, in the order in which none undoes another."""
+    uid, gid = status.st_uid, status.st_gid
+    os.fchown(made, *(owners(uid, gid) if owners else (uid, gid)))
+    os.fchmod(made, stat.S_IMODE(status.st_mode))
+    try:
+        names = os.listxattr(source)
+    except OSError:  # a file system without them
+        names = []
+    for attribute in filter(copied_attribute, names):
+        os.setxattr(made, attribute, os.getxattr(source, attribute))
+    os.utime(made, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 def _made_owner(chown: tuple[int, int] | None, maps: IDMaps) -> tuple[int, int]:
@@ -166,9 +284,9 @@ def _made_owner(chown: tuple[int, int] | None, maps: IDMaps) -> tuple[int, int]:
     return idmap.to_host(chown[0], maps.uids), idmap.to_host(chown[1], maps.gids)
 
 
-def _open(root: int, path: bytes, flags: int, doing: str) -> int:
+def _open(root: int, path: bytes, doing: str) -> int:
     try:
-        return open_in_root(root, path, flags)
+        return open_in_root(root, path, _PLACE)
     except FileNotFoundError:
         raise CopyRefused(f"{doing}: no such file or directory") from None
 
@@ -203,75 +321,3 @@ def _make_folder(root: int, path: bytes, mode: int, owner: tuple[int, int]) -> i
     os.fchown(made, *owner)
     os.fchmod(made, mode)
     return made
-
-
-class MergingCopier(TreeCopier):
-    """A tree copier whose target may have content: directories merge, files are replaced."""
-
-    def merge(self, source: int, target: int) -> None:
-        """Copy the content of directory ``source``, not its attributes, into ``target``."""
-        self._target_root = target
-        self._directory(source, target, b"")
-
-    def place(self, source: int, target: int, name: bytes) -> None:
-        """Copy what ``source`` (an ``O_PATH`` descriptor) holds to ``name`` in ``target``."""
-        there = stat_in(target, name)
-        if not name or (there is not None and stat.S_ISDIR(there.st_mode)):
-            raise CopyRefused("cannot overwrite a directory with a file; name the file to write")
-        status = os.fstat(source)
-        new = b".cstorage-copy-%d" % os.getpid()
-        try:
-            if stat.S_ISREG(status.st_mode):
-                self._place_file(source, target, new, status)
-            else:
-                os.mknod(new, status.st_mode, status.st_rdev, dir_fd=target)
-                os.chown(new, *self._owners(status), dir_fd=target, follow_symlinks=False)
-                os.chmod(new, stat.S_IMODE(status.st_mode), dir_fd=target)
-            os.rename(new, name, src_dir_fd=target, dst_dir_fd=target)
-        except BaseException:
-            try:
-                os.unlink(new, dir_fd=target)
-            except FileNotFoundError:
-                pass
-            raise
-
-    def _place_file(self, source: int, target: int, name: bytes, status: os.stat_result) -> None:
-        content = os.open(f"/proc/self/fd/{source}", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            copied = os.open(name, flags, 0o600, dir_fd=target)
-            try:
-                self._content(content, copied, status)
-                self._finish(content, copied, status)
-            finally:
-                os.close(copied)
-        finally:
-            os.close(content)
-
-    def _entry(
-        self, source: int, target: int, name: bytes, path: bytes, status: os.stat_result
-    ) -> None:
-        there = stat_in(target, name)
-        if there is None:
-            super()._entry(source, target, name, path, status)
-            return
-        is_folder, was_folder = stat.S_ISDIR(status.st_mode), stat.S_ISDIR(there.st_mode)
-        if is_folder != was_folder:
-            raise FileExistsError(
-                errno.EEXIST, "a directory and a file of that name do not merge", path
-            )
-        if not is_folder:
-            os.unlink(name, dir_fd=target)
-            super()._entry(source, target, name, path, status)
-            return
-        flags = _READABLE_FOLDER | os.O_NOFOLLOW
-        inner = os.open(name, flags, dir_fd=source)
-        try:
-            present = os.open(name, flags, dir_fd=target)
-            try:
-                self._directory(inner, present, path + b"/")
-                self._finish(inner, present, status)
-            finally:
-                os.close(present)
-        finally:
-            os.close(inner)

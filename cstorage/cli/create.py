@@ -72,6 +72,8 @@ def import_layer(inv: Invocation) -> int:
         layer = inv.store.import_layer(
             stream, names=_names(inv), options=options, **_layer_options(inv)
         )
+        if options is not None:
+            line.finish(layer.diff)
     if inv.json:
         inv.out.json(layer_document(layer))
         return OK
@@ -106,4 +108,7 @@ def create_container(inv: Invocation) -> int:
     if inv.json:
         inv.out.json(container_document(container))
         return OK
-    return _created(inv, container.id, container.names)
+    # Here the original puts all names on one line and does not end it.
+    inv.out.line(container.id)
+    inv.out.write("".join(f"\t{name}" for name in container.names))
+    return OK

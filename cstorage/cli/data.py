@@ -71,7 +71,7 @@ def _get(inv: Invocation, item_id: str, read: Callable[[str, str], bytes]) -> in
 
 def set_layer(inv: Invocation) -> int:
     """``set-layer-data``."""
-    return _set(inv, inv.store.set_layer_big_data)
+    return _set(inv, inv.store.layer(inv.arg(0)).id, inv.store.set_layer_big_data)
 
 
 def set_image(inv: Invocation) -> int:
@@ -81,18 +81,18 @@ def set_image(inv: Invocation) -> int:
     def put(key: str, name: str, data: bytes) -> None:
         inv.store.set_image_big_data(key, name, data, digests.of)
 
-    return _set(inv, put)
+    return _set(inv, inv.store.image(inv.arg(0)).id, put)
 
 
 def set_container(inv: Invocation) -> int:
     """``set-container-data``."""
-    return _set(inv, inv.store.set_container_big_data)
+    return _set(inv, inv.store.container(inv.arg(0)).id, inv.store.set_container_big_data)
 
 
-def _set(inv: Invocation, put: Callable[[str, str, bytes], object]) -> int:
+def _set(inv: Invocation, item_id: str, put: Callable[[str, str, bytes], object]) -> int:
     with source(inv) as stream:
         data = stream.read()
-    put(inv.arg(0), well_formed(inv.arg(1)), data)
+    put(item_id, well_formed(inv.arg(1)), data)
     return OK
 
 

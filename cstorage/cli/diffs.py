@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 from cstorage.cli.invocation import FAILED, OK
 from cstorage.cli.quoting import go_quote, json_text
 from cstorage.cli.streams import Target, source
-from cstorage.errors import UnsupportedCompression
+from cstorage.errors import NotSupported, UnsupportedCompression
 from cstorage.model import ChangeKind, Compression
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from cstorage.cli.invocation import Invocation
 
 _WORDS = {ChangeKind.MODIFY: "Modify", ChangeKind.ADD: "Add", ChangeKind.DELETE: "Delete"}
@@ -69,6 +71,16 @@ def applydiff(inv: Invocation) -> int:
 
 
 def applydiff_staged(inv: Invocation) -> int:
-    """``applydiff-using-staging-dir``: refused, as the original does without partial images."""
-    inv.out.error("partial images are disabled")
-    return FAILED
+    """``applydiff-using-staging-dir``: only with partial images, only where the driver can."""
+    pulls: Mapping[str, str] = {}
+    if inv.configured:
+        from cstorage.config import load
+
+        pulls = load().pull_options or {}
+    if pulls.get("enable_partial_images") != "true":
+        inv.out.error("partial images are disabled")
+        return FAILED
+    if inv.store.driver_name != "overlay":
+        inv.out.error(f"graph driver {inv.store.driver_name} does not support partial pull")
+        return FAILED
+    raise NotSupported("applying a staging directory; use import-layer with a tar of it")

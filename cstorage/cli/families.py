@@ -5,18 +5,20 @@ from __future__ import annotations
 from cstorage.cli.command import JSON, NEW_NAMES, READ_FILE, UNLIMITED, WRITE_FILE, Command
 
 OPTIONS = "[options [...]]"
-ANY_ITEM = "layerOrImageOrContainer"
+ANY_ITEM = "LayerOrImageOrContainerNameOrID"
+ANY_NAME = "imageOrContainerNameOrID"
 
 
 def data_commands(kind: str, sizes: bool) -> tuple[Command, ...]:
     """The commands for the data items of one kind; layers have no size and digest commands."""
     an = "an" if kind == "image" else "a"
-    takes = f"{OPTIONS} {kind} item"
+    item = f"{kind}NameOrID"
+    takes = f"{OPTIONS} {'layerID' if kind == 'layer' else item} dataName"
     rows = [
         Command(
             f"list-{kind}-data",
             (f"list{kind}data",),
-            f"{OPTIONS} {kind}",
+            f"{OPTIONS} {kind}NameOrID",
             f"List the data items of {an} {kind}",
             1,
             1,
@@ -86,7 +88,7 @@ def directories(kind: str) -> tuple[Command, ...]:
         Command(
             f"get-{kind}-dir",
             (f"get{kind}dir",),
-            f"{OPTIONS} {kind}",
+            f"{OPTIONS} {kind}NameOrID",
             f"Show the lasting private directory of {an} {kind}",
             1,
             1,
@@ -97,7 +99,7 @@ def directories(kind: str) -> tuple[Command, ...]:
         Command(
             f"get-{kind}-run-dir",
             (f"get{kind}rundir",),
-            f"{OPTIONS} {kind}",
+            f"{OPTIONS} {kind}NameOrID",
             f"Show the private directory of {an} {kind} that a reboot empties",
             1,
             1,
@@ -112,7 +114,7 @@ def parent_owners(kind: str) -> Command:
     return Command(
         f"{kind}-parent-owners",
         (),
-        f"{OPTIONS} {kind} [...]",
+        f"{OPTIONS} {kind}NameOrID [...]",
         f"Show owners above the mount point that the {kind}'s ID maps cannot express",
         1,
         UNLIMITED,
@@ -126,7 +128,7 @@ def names_command(verb: str, summary: str, details: str) -> Command:
     return Command(
         f"{verb}-names",
         (f"{verb}names",),
-        f"{OPTIONS} {ANY_ITEM}",
+        f"{OPTIONS} {ANY_NAME}",
         summary,
         1,
         UNLIMITED,

@@ -64,15 +64,13 @@ class Outcome(NamedTuple):
     """What a parse came to.
 
     ``reports`` holds failure messages in the order to print them, with ``USAGE`` standing for the
-    usage text; it is empty exactly when the parse succeeded. ``help_asked`` tells a request for
-    help (an unregistered ``-h``, ``-help`` or ``--help``) from an error. ``warnings`` lists the
-    deprecated spellings that were used.
+    usage text (an unregistered ``-h``, ``-help`` or ``--help`` was met); it is empty exactly when
+    the parse succeeded. ``warnings`` lists the deprecated spellings that were used.
     """
 
     values: dict[str, Value]
     rest: list[str]
     reports: tuple[str, ...] = ()
-    help_asked: bool = False
     warnings: tuple[str, ...] = ()
 
     @property
@@ -113,12 +111,10 @@ def parse(words: Sequence[str], flags: Sequence[Flag], given: Mapping[str, Value
             pass
     except _Refused as refusal:
         parser.reports.append(refusal.text)
-        parser.help_asked = refusal.text == USAGE
     return Outcome(
         parser.values,
         parser.words[parser.at :],
         tuple(parser.reports),
-        parser.help_asked,
         tuple(parser.warnings),
     )
 
@@ -135,7 +131,6 @@ class _Parser:
         self.values.update(given)
         self.reports: list[str] = []
         self.warnings: list[str] = []
-        self.help_asked = False
         self._known: dict[str, Flag] = {}
         self._deprecated: set[str] = set()
         for flag in flags:

@@ -25,6 +25,10 @@ INTERRUPTED = 130
 BROKEN_PIPE = 141
 
 
+class OutputRefused(Exception):
+    """Standard output could not take its text; ``str()`` says why."""
+
+
 class Output:
     """Standard output and standard error as bytes."""
 
@@ -42,7 +46,12 @@ class Output:
         return self._stdout
 
     def write(self, text: str) -> None:
-        self._stdout.write(text.encode("utf-8", "surrogateescape"))
+        data = text.encode("utf-8", "surrogateescape")
+        try:
+            while data:  # a stream that Python does not buffer may take less than all
+                data = data[self._stdout.write(data) :]
+        except OSError as error:
+            raise _refused(error) from error
 
     def line(self, text: str) -> None:
         self.write(f"{text}\n")
@@ -61,7 +70,17 @@ class Output:
         self._stderr.flush()
 
     def flush(self) -> None:
-        self._stdout.flush()
+        try:
+            self._stdout.flush()
+        except OSError as error:
+            raise _refused(error) from error
+
+
+def _refused(error: OSError) -> Exception:
+    """What to raise for a failed write: a reader that went away is not worth a message."""
+    if isinstance(error, BrokenPipeError):
+        return error
+    return OutputRefused(f"write /dev/stdout: {os.strerror(error.errno or 0).lower()}")
 
 
 def _bytes_of(stream: object) -> BinaryIO:
@@ -84,6 +103,7 @@ class Invocation:
         values: dict[str, Value],
         store: Store,
         out: Output,
+        configured: bool,
     ) -> None:
         self.command = command
         self.typed = typed
@@ -91,6 +111,8 @@ class Invocation:
         self.values = values
         self.store = store
         self.out = out
+        self.configured = configured
+        """Whether the configuration was read, because nothing before the command forbade it."""
 
     def flag(self, key: str) -> bool:
         """A boolean flag's value; False where the command has no such flag."""

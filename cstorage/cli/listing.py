@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cstorage.cli.invocation import OK
+from cstorage.cli.invocation import FAILED, OK
 from cstorage.cli.quoting import json_text
 from cstorage.cli.records import container_document, image_document, layer_document
+from cstorage.errors import InvalidDigest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -108,7 +109,11 @@ def images_by_digest(inv: Invocation) -> int:
     from cstorage.store import digests
 
     digest = inv.arg(0)
-    digests.check(digest)
+    try:
+        digests.check(digest)
+    except InvalidDigest as error:
+        inv.out.error(f"{digest}: {error}")
+        return FAILED
     return _show_images(inv, inv.store.images_by_digest(digest), empty="[]")
 
 

@@ -26,6 +26,7 @@ from cstorage.cli.invocation import (
     OK,
     Invocation,
     Output,
+    OutputRefused,
 )
 from cstorage.cli.quoting import well_formed
 from cstorage.cli.table import find
@@ -61,7 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _forget_stdout()
         return BROKEN_PIPE
-    except OSError as error:  # standard output could not take its text
+    except (OutputRefused, OSError) as error:  # output, or closing the store
+        _forget_stdout()
         _complain(out, describe(error))
         return FAILED
     return status
@@ -71,10 +73,11 @@ class CommandLine:
     """One command line on its way through the steps."""
 
     def __init__(self, words: Sequence[str], out: Output) -> None:
-        self.argv0 = words[0] if words else PROGRAM
+        self.argv0 = _as_typed(words[0] if words else PROGRAM)
         self.words = words[1:]
         self.program = ORIGINAL if os.path.basename(self.argv0) == ORIGINAL else PROGRAM
         self.out = out
+        self.configured = False
 
     def run(self) -> int:
         """All steps; the exit status."""
@@ -97,6 +100,7 @@ class CommandLine:
         if not defaults.given(values):
             try:
                 values = defaults.configured(values)
+                self.configured = True
             except (StorageError, OSError) as error:
                 trouble = error
         typed, *rest = first.rest
@@ -172,12 +176,15 @@ class CommandLine:
                     values=values,
                     store=store,
                     out=self.out,
+                    configured=self.configured,
                 )
             )
-        except BrokenPipeError:
+        except (BrokenPipeError, OutputRefused):
             raise
         except (StorageError, OSError, FileRefused) as error:
-            self.out.error(describe(error))
+            bare = isinstance(error, OSError) and error.filename is None
+            where = f"{typed} in {values['graph']}: " if bare and error.args[1:] else ""
+            self.out.error(f"{where}{describe(error)}")
             return FAILED
         except Exception as error:
             return self._defect(error, debug)
@@ -242,6 +249,15 @@ class CommandLine:
         return INTERNAL
 
 
+def _as_typed(argv0: str) -> str:
+    """The program's name as the user typed it, as far as that can be known.
+
+    A script found along PATH is started under its whole path, a compiled program under its name.
+    """
+    folder, name = os.path.split(argv0)
+    return name if folder and folder in os.get_exec_path() else argv0
+
+
 def _open(values: dict[str, Value], program: str) -> Store:
     from cstorage.store.opening import open_store
 
@@ -281,8 +297,8 @@ def _forget_stdout() -> None:
 def _complain(out: Output, text: str) -> None:
     try:
         out.error(text)
-    except OSError:
-        _forget_stdout()
+    except OSError:  # there is nobody left to tell
+        pass
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from cstorage.archive.apply import Progress
     from cstorage.cli.invocation import Output
+    from cstorage.model import DiffSummary
 
 _INTERVAL_S = 0.2
 
@@ -23,10 +24,15 @@ class ProgressLine:
 
     def show(self, progress: Progress) -> None:
         """Take a report of the archive reader."""
-        self._text = (
-            f"{progress.compressed_bytes} bytes read, {progress.uncompressed_bytes} unpacked, "
-            f"{progress.entries} entries"
-        )
+        self._put(progress.compressed_bytes, progress.uncompressed_bytes, progress.entries)
+
+    def finish(self, diff: DiffSummary) -> None:
+        """The totals of the finished import."""
+        self._next = 0.0
+        self._put(diff.compressed_size, diff.uncompressed_size, diff.entries)
+
+    def _put(self, read: int, unpacked: int, entries: int) -> None:
+        self._text = f"{read} bytes read, {unpacked} unpacked, {entries} entries"
         now = monotonic()
         if now >= self._next:
             self._next = now + _INTERVAL_S

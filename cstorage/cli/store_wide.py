@@ -27,8 +27,9 @@ def status(inv: Invocation) -> int:
 
 
 def version(inv: Invocation) -> int:
-    """``version``: the original writes the text to standard error."""
-    return _pairs(inv, [("Version", inv.store.version())])
+    """``version``: the original writes the text to standard error; nothing if it is unknown."""
+    known = inv.store.version()
+    return _pairs(inv, [("Version", known)] if known else [])
 
 
 def _pairs(inv: Invocation, pairs: Sequence[tuple[str, str]]) -> int:

@@ -23,6 +23,7 @@ from cstorage.cli.command import (
 )
 from cstorage.cli.families import (
     ANY_ITEM,
+    ANY_NAME,
     OPTIONS,
     data_commands,
     directories,
@@ -71,7 +72,7 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "container",
         (),
-        f"{OPTIONS} container [...]",
+        f"{OPTIONS} containerNameOrID [...]",
         "Show containers",
         1,
         UNLIMITED,
@@ -96,7 +97,7 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "copy",
         (),
-        f"{OPTIONS} [layer:]/path [...] layer:/path",
+        f"{OPTIONS} [sourceLayerNameOrID:]/path [...] targetLayerNameOrID:/path",
         "Copy files or directories into a layer, from the host or from another layer",
         2,
         UNLIMITED,
@@ -111,7 +112,7 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "create-storage-layer",
         (),
-        f"{OPTIONS} [parent]",
+        f"{OPTIONS} [parentLayerNameOrID]",
         "Make a layer in the graph driver only, without a record",
         0,
         1,
@@ -122,7 +123,7 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "create-layer",
         ("createlayer",),
-        f"{OPTIONS} [parent]",
+        f"{OPTIONS} [parentLayerNameOrID]",
         "Make an empty layer",
         0,
         1,
@@ -133,7 +134,7 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "import-layer",
         ("importlayer",),
-        f"{OPTIONS} [parent]",
+        f"{OPTIONS} [parentLayerNameOrID]",
         "Make a layer from a tar stream",
         0,
         1,
@@ -153,7 +154,7 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "create-image",
         ("createimage",),
-        f"{OPTIONS} [layer]",
+        f"{OPTIONS} topLayerNameOrID",
         "Make an image on top of a layer, or without layers",
         0,
         1,
@@ -170,7 +171,7 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "create-container",
         ("createcontainer",),
-        f"{OPTIONS} image",
+        f"{OPTIONS} parentImageNameOrID",
         "Make a container with a new writable layer on top of an image",
         1,
         1,
@@ -210,7 +211,7 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "delete-layer",
         ("deletelayer",),
-        "[layer [...]]",
+        "[LayerNameOrID [...]]",
         "Delete layers that nothing rests on",
         1,
         UNLIMITED,
@@ -221,7 +222,7 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "delete-image",
         ("deleteimage",),
-        "[image [...]]",
+        "[ImageNameOrID [...]]",
         "Delete images that no container uses, with the layers only they need",
         1,
         UNLIMITED,
@@ -233,7 +234,7 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "delete-container",
         ("deletecontainer",),
-        "[container [...]]",
+        "[ContainerNameOrID [...]]",
         "Delete containers with their writable layers",
         1,
         UNLIMITED,
@@ -244,7 +245,7 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "changes",
         (),
-        f"{OPTIONS} layer [reference]",
+        f"{OPTIONS} layerNameOrID [referenceLayerNameOrID]",
         "List the paths in which a layer differs from its parent or another layer",
         1,
         2,
@@ -255,7 +256,7 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "diffsize",
         ("diff-size",),
-        f"{OPTIONS} layer [reference]",
+        f"{OPTIONS} layerNameOrID [referenceLayerNameOrID]",
         "Show the size of what a layer changes",
         1,
         2,
@@ -266,7 +267,7 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "diff",
         (),
-        f"{OPTIONS} layer [reference]",
+        f"{OPTIONS} layerNameOrID [referenceLayerNameOrID]",
         "Write what a layer changes as a tar stream",
         1,
         2,
@@ -284,7 +285,7 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "applydiff",
         ("apply-diff",),
-        f"{OPTIONS} layer",
+        f"{OPTIONS} layerNameOrID",
         "Unpack a tar stream over a layer",
         1,
         1,
@@ -295,7 +296,7 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "applydiff-using-staging-dir",
         (),
-        "layer directory",
+        "layerNameOrID directory",
         "Replace a layer's content by a directory's, by way of a staging directory",
         2,
         2,
@@ -335,7 +336,7 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "image",
         (),
-        f"{OPTIONS} image [...]",
+        f"{OPTIONS} imageNameOrID [...]",
         "Show images",
         1,
         UNLIMITED,
@@ -359,7 +360,7 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "images-by-digest",
         (),
-        f"{OPTIONS} digest",
+        f"{OPTIONS} DIGEST",
         "List the images that answer to a digest",
         1,
         1,
@@ -370,7 +371,7 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "layer",
         (),
-        f"{OPTIONS} layer [...]",
+        f"{OPTIONS} layerNameOrID [...]",
         "Show layers",
         1,
         UNLIMITED,
@@ -419,7 +420,7 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "set-metadata",
         ("setmetadata",),
-        f"{OPTIONS} {ANY_ITEM}",
+        f"{OPTIONS} layerOrImageOrContainerNameOrID",
         "Replace metadata",
         1,
         1,
@@ -430,7 +431,7 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "mount",
         (),
-        f"{OPTIONS} layerOrContainer [...]",
+        f"{OPTIONS} LayerOrContainerNameOrID",
         "Mount layers or containers, or images read-only",
         1,
         UNLIMITED,
@@ -446,7 +447,7 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "unmount",
         ("umount",),
-        f"{OPTIONS} layerOrContainer [...]",
+        "LayerOrContainerNameOrID",
         "Undo one mount of layers or containers",
         1,
         UNLIMITED,
@@ -457,7 +458,7 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "mounted",
         (),
-        f"{OPTIONS} layerOrContainer [...]",
+        "LayerOrContainerNameOrID",
         "Tell which layers or containers are mounted",
         1,
         UNLIMITED,
@@ -468,7 +469,7 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "get-names",
         ("getnames",),
-        f"{OPTIONS} {ANY_ITEM}",
+        f"{OPTIONS} {ANY_NAME}",
         "List names",
         1,
         1,
@@ -482,7 +483,7 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "shutdown",
         (),
-        OPTIONS,
+        "",
         "Let go of the driver's own mounts",
         0,
         0,
@@ -493,7 +494,7 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "status",
         (),
-        OPTIONS,
+        "",
         "Show the state of the graph driver",
         0,
         0,
@@ -515,7 +516,7 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "version",
         (),
-        OPTIONS,
+        "",
         "Show the version",
         0,
         0,
@@ -526,7 +527,7 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "wipe",
         (),
-        OPTIONS,
+        "",
         "Delete all containers, images and layers",
         0,
         0,

@@ -73,12 +73,12 @@ class ContentStore:
 
     def evict(self, key: str, trash: Path) -> None:
         """Move the file into ``trash``; a missing file is fine. Writer lock held."""
-        try:
-            self.path(key).rename(trash / key)
-            self.path(key).parent.rmdir()
-        except OSError as error:
-            if error.errno not in (errno.ENOENT, errno.ENOTEMPTY):
-                raise
+        for step in (lambda: self.path(key).rename(trash / key), self.path(key).parent.rmdir):
+            try:
+                step()
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.ENOTEMPTY):
+                    raise
 
 
 def sync_directory(path: Path) -> None:

@@ -63,12 +63,14 @@ class Owners:
 
 def chown_tree(root: int, owners: Owners) -> None:
     """Change the owners of everything below the directory ``root``."""
-    _Walk(root, owners).run()
+    with treewalk.Tree(root) as tree, treewalk.Tree(root) as links:
+        _Walk(tree, links, owners).run()
 
 
 class _Walk:
-    def __init__(self, root: int, owners: Owners) -> None:
-        self._root = root
+    def __init__(self, tree: treewalk.Tree, links: treewalk.Tree, owners: Owners) -> None:
+        self._tree = tree
+        self._links = links
         self._owners = owners
         self._inodes: dict[tuple[int, int], bytes] = {}
 
@@ -76,7 +78,7 @@ class _Walk:
         pending = [b""]
         while pending:
             current = pending.pop()
-            directory = treewalk.open_directory(self._root, current)
+            directory = self._tree.open(current)
             try:
                 for name in treewalk.names(directory):
                     path = treewalk.joined(current, name)
@@ -108,7 +110,7 @@ class _Walk:
     def _link_again(self, directory: int, name: bytes, first: bytes) -> None:
         """Make ``name`` the same file as ``first`` again, which may have been copied up."""
         above, _, base = first.rpartition(b"/")
-        other = treewalk.open_directory(self._root, above)
+        other = self._links.open(above)
         try:
             now = os.lstat(base, dir_fd=other)
             here = os.lstat(name, dir_fd=directory)

@@ -221,11 +221,11 @@ class GraphDriver(Protocol):
     def exists(self, layer_id: str) -> bool:
         """Whether the layer's tree is in the home, the image home or an additional home."""
 
-    def content_root(self, layer_id: str) -> str:
-        """Path of the directory that holds what the layer itself contributes, "" if none."""
-
     def layers(self) -> list[str]:
         """IDs of all trees in the home and the image home, sorted."""
+
+    def content_root(self, layer_id: str) -> str:
+        """Path of the content root of a layer in the home or image home, "" if it is in neither."""
 
     def mount(self, layer_id: str, options: MountOptions = PLAIN_MOUNT) -> Path:
         """Make the layer's tree available and return where. No reference counting."""

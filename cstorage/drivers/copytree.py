@@ -57,35 +57,67 @@ class TreeCopier:
         self.cloned = 0
 
     def copy(self, source: int, target: int) -> None:
-        """Copy the content and attributes of directory ``source`` to the empty ``target``."""
+        """Copy the content and attributes of directory ``source`` to the directory ``target``."""
+        self.merge(source, target)
+        self._finish(source, target, os.fstat(source))
+
+    def merge(self, source: int, target: int) -> None:
+        """Copy the content of directory ``source``, not its own attributes, into ``target``.
+
+        What is there already stays: directories merge and take over attributes, other entries are
+        replaced. Raises ``FileExistsError`` where a directory meets something else.
+        """
         self._target_root = target
+        self._directory(source, target, b"")
+
+    def _directory(self, source: int, target: int, prefix: bytes) -> None:
+        """``prefix`` is where ``target`` is in the whole copy: b"" or a path ending in "/"."""
         pending = [b""]
         directories: list[bytes] = []
-        while pending:
-            current = pending.pop()
-            directories.append(current)
-            with _Pair(source, target, current) as (inner, copied):
-                for name in treewalk.names(inner):
-                    path = treewalk.joined(current, name)
-                    status = os.lstat(name, dir_fd=inner)
-                    if stat.S_ISDIR(status.st_mode):
-                        os.mkdir(name, 0o700, dir_fd=copied)
-                        pending.append(path)
-                    else:
-                        self._entry(inner, copied, name, path, status)
-        for current in reversed(directories):
-            with _Pair(source, target, current) as (inner, copied):
-                self._finish(inner, copied, os.fstat(inner))
+        with treewalk.Tree(source) as old, treewalk.Tree(target) as new:
+            while pending:
+                current = pending.pop()
+                directories.append(current)
+                with _Pair(old, new, current) as (inner, copied):
+                    for name in treewalk.names(inner):
+                        path = treewalk.joined(current, name)
+                        status = os.lstat(name, dir_fd=inner)
+                        self._entry(inner, copied, name, prefix + path, status)
+                        if stat.S_ISDIR(status.st_mode):
+                            pending.append(path)
+            for current in reversed(directories[1:]):
+                with _Pair(old, new, current) as (inner, copied):
+                    self._finish(inner, copied, os.fstat(inner))
 
     def _entry(
         self, source: int, target: int, name: bytes, path: bytes, status: os.stat_result
     ) -> None:
+        """Make one entry; of a directory only the empty directory."""
+        try:
+            self._make(source, target, name, path, status)
+        except FileExistsError:
+            there = os.lstat(name, dir_fd=target)
+            if stat.S_ISDIR(there.st_mode) != stat.S_ISDIR(status.st_mode):
+                raise FileExistsError(
+                    errno.EEXIST, "a directory and a file of that name do not merge", path
+                ) from None
+            if not stat.S_ISDIR(there.st_mode):
+                os.unlink(name, dir_fd=target)
+                self._make(source, target, name, path, status)
+
+    def _make(
+        self, source: int, target: int, name: bytes, path: bytes, status: os.stat_result
+    ) -> None:
         mode = status.st_mode
+        if stat.S_ISDIR(mode):
+            os.mkdir(name, 0o700, dir_fd=target)
+            return
         if status.st_nlink > 1:
             first = self._inodes.setdefault((status.st_dev, status.st_ino), path)
-            if first is not path:
+            if first != path:
                 above, _, base = first.rpartition(b"/")
-                other = treewalk.open_directory(self._target_root, above)
+                with treewalk.Tree(self._target_root) as links:
+                    other = links.open(above)
                 try:
                     os.link(base, name, src_dir_fd=other, dst_dir_fd=target, follow_symlinks=False)
                 finally:
@@ -203,10 +235,10 @@ class TreeCopier:
 class _Pair:
     """The same directory of both trees, open."""
 
-    def __init__(self, source: int, target: int, path: bytes) -> None:
-        self._source = treewalk.open_directory(source, path)
+    def __init__(self, source: treewalk.Tree, target: treewalk.Tree, path: bytes) -> None:
+        self._source = source.open(path)
         try:
-            self._target = treewalk.open_directory(target, path)
+            self._target = target.open(path)
         except BaseException:
             os.close(self._source)
             raise

@@ -52,6 +52,9 @@ _MS_PRIVATE = 1 << 18
 _VALUE_BYTES_MAX = 255
 """Longest string one ``fsconfig`` call takes."""
 
+_SPECIAL = frozenset(":,\\")
+"""Characters that overlay takes for separators or escapes in some of its options."""
+
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 MS_RDONLY = 1
@@ -214,7 +217,7 @@ def overlay_detached(mount: OverlayMount) -> int:
 
         def directory(key: str, path: str) -> None:
             value = path
-            if len(os.fsencode(path)) > _VALUE_BYTES_MAX:
+            if len(os.fsencode(path)) > _VALUE_BYTES_MAX or set(path) & _SPECIAL:
                 value = f"/proc/self/fd/{handles.number(path)}"
             _configure(context, _FSCONFIG_SET_STRING, key, value)
 
@@ -300,7 +303,7 @@ def overlay_data(mount: OverlayMount, spell: dict[str, str] | None = None) -> st
 def _overlay_legacy(mount: OverlayMount, target: str) -> None:
     data = overlay_data(mount)
     paths = [*mount.lowers, *(path for path in (mount.upper, mount.work) if path)]
-    if len(os.fsencode(data)) < _PAGE and not any(set(path) & set(":,\\") for path in paths):
+    if len(os.fsencode(data)) < _PAGE and not any(set(path) & _SPECIAL for path in paths):
         legacy_mount("overlay", target, "overlay", mount.flags.legacy, data)
         return
 
@@ -402,3 +405,10 @@ def sync_file_system(descriptor: int) -> None:
     """Write out everything of the file system that ``descriptor`` is on (``syncfs``)."""
     if _libc.syncfs(descriptor) < 0:
         raise _failure("syncfs", ctypes.get_errno())
+
+
+def exchange(one: str, other: str) -> None:
+    """Swap two directory entries atomically (``renameat2`` with ``RENAME_EXCHANGE``)."""
+    at_here, flag = ctypes.c_int(-100), ctypes.c_uint(2)
+    if _libc.renameat2(at_here, os.fsencode(one), at_here, os.fsencode(other), flag) < 0:
+        raise _failure(f"exchanging {one} and {other}", ctypes.get_errno())

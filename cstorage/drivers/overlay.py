@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _BASE_MODE = 0o555
+_VIEW = "view-"
 _OVERRIDE = "user.containers.override_stat"
 
 
@@ -322,9 +323,8 @@ class OverlayDriver:
         return sorted({layer.id for layer in self.homes.own_layers()})
 
     def content_root(self, layer_id: str) -> str:
-        """Path of the layer's own upper directory, "" if it has none here."""
-        found = self.homes.find(layer_id)
-        return found.diff if found is not None else ""
+        layer = self.homes.find(layer_id)
+        return layer.diff if layer is not None and layer.own else ""
 
     def _own_layer(self, layer_id: str) -> layout.LayerDir:
         found = self.homes.get(layer_id)
@@ -360,12 +360,10 @@ class OverlayDriver:
     def _forget_run_directory(self, layer_id: str) -> None:
         path = f"{self.run_home}/{layer_id}"
         if os.path.isdir(path):
+            from cstorage.drivers.removal import remove_tree
+
             self._release(path)
-            for name in (f"{path}/merged", path):
-                try:
-                    os.rmdir(name)
-                except OSError:
-                    break
+            remove_tree(path)
 
     def is_mounted(self, layer_id: str) -> bool:
         from cstorage.drivers.mountapi import is_mount_point
@@ -388,10 +386,12 @@ class OverlayDriver:
 
     def _view(self, layer: layout.LayerDir) -> int:
         from cstorage.drivers.mountapi import overlay_view
-        from cstorage.drivers.overlay_mount import assemble
+        from cstorage.drivers.overlay_mount import assemble, mount_options
 
-        mount: OverlayMount = assemble(self, layer, read_only=True)
-        scratch = f"{self.run_home}/view-{os.getpid()}-{os.urandom(4).hex()}"
+        # Content written with metacopy or redirects can only be read with the same options.
+        flags, data = mount_options(self, PLAIN_MOUNT)
+        mount: OverlayMount = assemble(self, layer, read_only=True, data=data, flags=flags)
+        scratch = f"{self.run_home}/{_VIEW}{os.getpid()}-{os.urandom(4).hex()}"
         if self.mount_program:
             from cstorage.drivers import fuse
             from cstorage.drivers.mountapi import overlay_data
@@ -516,7 +516,30 @@ class OverlayDriver:
         ]
 
     def cleanup(self) -> None:
-        """Nothing to release: the home is not bind-mounted on itself."""
+        """Release views that a killed process left mounted; the home itself is never mounted."""
+        from cstorage.drivers.mountapi import detach
+
+        try:
+            names = os.listdir(self.run_home)
+        except FileNotFoundError:
+            return
+        for name in names:
+            owner = name.removeprefix(_VIEW).partition("-")[0]
+            if name.startswith(_VIEW) and not os.path.exists(f"/proc/{owner}"):
+                detach(f"{self.run_home}/{name}")
+                os.rmdir(f"{self.run_home}/{name}")
+
+    def replace_content(self, layer_id: str, content: StrPath) -> None:
+        """Exchange the layer's content with a finished directory of the same file system.
+
+        Afterwards ``content`` holds what the layer had, for the caller to delete. Atomic: the layer
+        has the one or the other content whenever the process dies.
+        """
+        from cstorage.drivers.mountapi import exchange
+
+        layer = self._own_layer(layer_id)
+        exchange(layer.diff, os.fspath(content))
+        publication.sync_directory(layer.path)
 
 
 def _truth(value: bool) -> str:

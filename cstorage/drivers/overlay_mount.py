@@ -209,14 +209,9 @@ def _forget_volatile(path: str) -> None:
     The kernel refuses to mount over it, because content may be missing; whoever asks for a volatile
     mount has accepted that.
     """
-    mark = f"{path}/work/work/incompat/volatile"
-    for remove, name in ((os.rmdir, mark), (os.rmdir, os.path.dirname(mark))):
-        try:
-            remove(name)
-        except FileNotFoundError:
-            continue
-        except OSError:
-            break
+    from cstorage.drivers.removal import remove_tree
+
+    remove_tree(f"{path}/work/work/incompat")
 
 
 def release(path: str, mount_program: str = "") -> None:

@@ -34,7 +34,6 @@ class OverlaySettings(NamedTuple):
     ignore_chown_errors: bool = False
     force_mask: int | None = None
     sync: str = "none"
-    use_composefs: bool = False
     additional_layer_stores: tuple[str, ...] = ()
 
     @property
@@ -80,7 +79,11 @@ def parse(given: Iterable[str]) -> OverlaySettings:
                 stores = tuple(part for part in value.split(",") if part)
                 settings = settings._replace(additional_layer_stores=stores)
             case "use_composefs":
-                settings = settings._replace(use_composefs=syntax.boolean(value))
+                if syntax.boolean(value):
+                    raise DriverError(
+                        "overlay: composefs is not supported",
+                        hint="remove use_composefs; layers are kept as plain directories",
+                    )
             case "mount_program":
                 if value and not os.path.exists(value):
                     raise DriverError(

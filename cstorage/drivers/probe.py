@@ -41,6 +41,7 @@ _FILE_SYSTEMS = {
     0x58465342: "xfs",
     0x2FC12FC1: "zfs",
 }
+_SCRATCH = ".probe-"
 _UNFIT = frozenset(("aufs", "overlayfs", "ecryptfs"))
 
 
@@ -65,6 +66,7 @@ class Probe:
         self._run_home = run_home
         self._settings = settings
         self._known: dict[str, tuple[bool, str]] = {}
+        self._rootless: bool | None = None
 
     # -- the answers -----------------------------------------------------------------------------
 
@@ -78,7 +80,17 @@ class Probe:
     @property
     def user_xattr(self) -> bool:
         """Whether overlay must keep its marks in ``user.*`` (not the host's root)."""
-        return os.geteuid() != 0 and not self._settings.mount_program
+        return self.rootless and not self._settings.mount_program
+
+    @property
+    def rootless(self) -> bool:
+        """Whether this process lacks what the host's root has, being in a user namespace or not."""
+        if self._rootless is None:
+            from cstorage.config import is_rootless, rootless_uid
+
+            environ = dict(os.environ)
+            self._rootless = is_rootless(environ, rootless_uid(environ))
+        return self._rootless
 
     @property
     def native(self) -> bool:
@@ -101,7 +113,7 @@ class Probe:
     @property
     def native_diff(self) -> bool:
         """Whether ``diff`` alone tells what a layer changed."""
-        if self._settings.mount_program or self._settings.use_composefs:
+        if self._settings.mount_program:
             return False
         try:
             with open(f"{self._home}/.has-mount-program", encoding="ascii") as file:
@@ -177,7 +189,11 @@ class Probe:
         from cstorage.drivers.removal import remove_tree
 
         os.makedirs(self._home, mode=0o755, exist_ok=True)
-        scratch = tempfile.mkdtemp(prefix=".probe-", dir=self._home)
+        for name in os.listdir(self._home):
+            # Left by a process that was killed while it probed.
+            if name.startswith(_SCRATCH) and not os.path.exists(f"/proc/{name.split('-')[1]}"):
+                remove_tree(f"{self._home}/{name}")
+        scratch = tempfile.mkdtemp(prefix=f"{_SCRATCH}{os.getpid()}-", dir=self._home)
         try:
             test(scratch)
         except (OSError, _NoSupport) as error:
@@ -198,10 +214,14 @@ class Probe:
             tuple(f"{scratch}/{name}" for name in lowers),
             f"{scratch}/upper",
             f"{scratch}/work",
-            data,
+            (*data, *(("userxattr",) if self.user_xattr else ())),
         )
         tree = overlay_view(mount, f"{scratch}/view")
         return f"/proc/self/fd/{tree}"
+
+    @property
+    def _marks(self) -> str:
+        return "user.overlay" if self.user_xattr else "trusted.overlay"
 
     def _data(self) -> tuple[str, ...]:
         from cstorage.drivers.mountapi import split_options
@@ -231,7 +251,7 @@ class Probe:
         finally:
             _close(path)
         try:
-            os.getxattr(f"{scratch}/upper/file", "trusted.overlay.metacopy")
+            os.getxattr(f"{scratch}/upper/file", f"{self._marks}.metacopy")
         except OSError as error:
             if error.errno != errno.ENODATA:
                 raise
@@ -240,7 +260,7 @@ class Probe:
     def _native_diff(self, scratch: str) -> None:
         for name in ("low1/d/inner", "low2/d", "low2/renamed"):
             os.makedirs(f"{scratch}/{name}")
-        os.setxattr(f"{scratch}/low2/d", "trusted.overlay.opaque", b"y")
+        os.setxattr(f"{scratch}/low2/d", f"{self._marks}.opaque", b"y")
         path = self._mounted(scratch, ("low2", "low1"), self._data())
         try:
             with open(f"{path}/d/new", "w", encoding="ascii"):
@@ -251,11 +271,11 @@ class Probe:
                 if error.errno != errno.EXDEV:
                     raise
             else:
-                if "trusted.overlay.redirect" in os.listxattr(f"{scratch}/upper/other"):
+                if f"{self._marks}.redirect" in os.listxattr(f"{scratch}/upper/other"):
                     raise _NoSupport("redirect_dir is on")
         finally:
             _close(path)
-        if "trusted.overlay.opaque" in os.listxattr(f"{scratch}/upper/d"):
+        if f"{self._marks}.opaque" in os.listxattr(f"{scratch}/upper/d"):
             raise _NoSupport("opaque flag erroneously copied up, consider a newer kernel")
 
     def _idmapped(self, scratch: str) -> None:

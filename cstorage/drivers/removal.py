@@ -28,7 +28,11 @@ def remove_tree(path: str) -> None:
 
     Raises ``OSError`` (EBUSY) if another file system is mounted inside.
     """
-    parent = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    above = os.path.dirname(path) or "."
+    try:
+        parent = os.open(above, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
     name = os.fsencode(os.path.basename(path))
     try:
         try:
@@ -51,31 +55,32 @@ def remove_tree(path: str) -> None:
 def _empty(root: int, device: int, path: str) -> None:
     pending = [b""]
     found: list[bytes] = []
-    while pending:
-        current = pending.pop()
-        directory = treewalk.open_directory(root, current)
-        try:
-            if os.fstat(directory).st_dev != device:
-                raise OSError(
-                    errno.EBUSY, "something is mounted here", f"{path}/{os.fsdecode(current)}"
-                )
-            for name in treewalk.names(directory):
-                try:
-                    _insist(os.unlink, directory, name)
-                except FileNotFoundError:
-                    continue
-                except IsADirectoryError:
-                    pending.append(treewalk.joined(current, name))
-        finally:
-            os.close(directory)
-        found.append(current)
-    for current in reversed(found[1:]):
-        above, _, name = current.rpartition(b"/")
-        directory = treewalk.open_directory(root, above)
-        try:
-            _insist(os.rmdir, directory, name)
-        finally:
-            os.close(directory)
+    with treewalk.Tree(root) as tree:
+        while pending:
+            current = pending.pop()
+            directory = tree.open(current)
+            try:
+                if os.fstat(directory).st_dev != device:
+                    raise OSError(
+                        errno.EBUSY, "something is mounted here", f"{path}/{os.fsdecode(current)}"
+                    )
+                for name in treewalk.names(directory):
+                    try:
+                        _insist(os.unlink, directory, name)
+                    except FileNotFoundError:
+                        continue
+                    except IsADirectoryError:
+                        pending.append(treewalk.joined(current, name))
+            finally:
+                os.close(directory)
+            found.append(current)
+        for current in reversed(found[1:]):
+            above, _, name = current.rpartition(b"/")
+            directory = tree.open(above)
+            try:
+                _insist(os.rmdir, directory, name)
+            finally:
+                os.close(directory)
 
 
 def _insist(remove: Callable[..., None], directory: int, name: bytes) -> None:

@@ -217,10 +217,6 @@ class VfsDriver:
     def exists(self, layer_id: str) -> bool:
         return self._find(layer_id) is not None
 
-    def content_root(self, layer_id: str) -> str:
-        """Path of the layer's tree, "" if it has none here."""
-        return self._find(layer_id) or ""
-
     def layers(self) -> list[str]:
         found: set[str] = set()
         for home in self._own:
@@ -230,6 +226,10 @@ class VfsDriver:
             except FileNotFoundError:
                 continue
         return sorted(found)
+
+    def content_root(self, layer_id: str) -> str:
+        path = self._find(layer_id) or ""
+        return path if any(path.startswith(f"{home}/dir/") for home in self._own) else ""
 
     def mount(self, layer_id: str, options: MountOptions = PLAIN_MOUNT) -> Path:
         from pathlib import Path

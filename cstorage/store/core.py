@@ -15,7 +15,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -94,6 +94,7 @@ class Core:
         self.image_staging = image_root / "staging"
         self.image_trash = image_root / "trash"
         self.default_maps = IDMaps()
+        self.pull_options: Mapping[str, str] = {}
         self._replica = Replica(journal, journal_path)
 
     # -- reading ---------------------------------------------------------------------------------

@@ -126,6 +126,8 @@ def _open_core(location: Location, driver: object) -> Core:
                     "and has no journal; adopt it into a new store"
                 )
             folder.with_suffix(".driver").write_text(graph_driver.name + "\n")
+            for name in ("staging", "trash"):
+                (location.graph_root / name).mkdir(mode=0o700, exist_ok=True)
             journal = journal_api.Journal.open(folder, mode="w", create=True)
     core = Core(location, journal, graph_driver, folder)
     if not location.read_only and not core.state.driver:

@@ -26,29 +26,50 @@ from cstorage.model import (
     Layer,
     LayerID,
 )
-from cstorage.store import (
-    bigdata,
-    containers,
-    deletion,
-    diffs,
-    directories,
-    filling,
-    images,
-    layers,
-    lookup,
-    names,
-)
+from cstorage.store import lookup
+from cstorage.store.lazily import LazyModule
 from cstorage.store.mapping import MapOptions
 
 if TYPE_CHECKING:
     from cstorage.archive.apply import ApplyOptions
     from cstorage.archive.compression import ByteSink, ByteSource
+    from cstorage.store import (
+        bigdata,
+        checking,
+        containers,
+        dedup,
+        deletion,
+        diffs,
+        directories,
+        filling,
+        history,
+        images,
+        layers,
+        mounts,
+        names,
+        staged,
+    )
     from cstorage.store.checking import CheckOptions, Report
     from cstorage.store.core import Core
     from cstorage.store.mounts import MountTable
     from cstorage.store.staged import StagedLayer
 
-_Blobs = Sequence[bigdata.Blob]
+    _Blobs = Sequence[bigdata.Blob]
+else:
+    bigdata = LazyModule("cstorage.store.bigdata")
+    checking = LazyModule("cstorage.store.checking")
+    containers = LazyModule("cstorage.store.containers")
+    dedup = LazyModule("cstorage.store.dedup")
+    deletion = LazyModule("cstorage.store.deletion")
+    diffs = LazyModule("cstorage.store.diffs")
+    directories = LazyModule("cstorage.store.directories")
+    filling = LazyModule("cstorage.store.filling")
+    history = LazyModule("cstorage.store.history")
+    images = LazyModule("cstorage.store.images")
+    layers = LazyModule("cstorage.store.layers")
+    mounts = LazyModule("cstorage.store.mounts")
+    names = LazyModule("cstorage.store.names")
+    staged = LazyModule("cstorage.store.staged")
 
 
 class Store:
@@ -327,8 +348,6 @@ class Store:
 
         The result is a context manager: what was not applied goes. Raises ``NotSupported``.
         """
-        from cstorage.store import staged
-
         return staged.prepare(self._core, source, options, maps)
 
     def apply_staged_layer(
@@ -346,8 +365,6 @@ class Store:
 
         Errors: ``staged.apply``.
         """
-        from cstorage.store import staged
-
         return staged.apply(self._core, staged_layer, id, parent, names, metadata, flags, big_data)
 
     def cleanup_staged_layer(self, staged_layer: StagedLayer) -> None:
@@ -356,8 +373,6 @@ class Store:
 
     def differ_target(self, key: str) -> Path:
         """Directory of a layer's own content. Raises ``LayerUnknown``, ``NotSupported``."""
-        from cstorage.store import staged
-
         return staged.target(self._core, key)
 
     def layer_size(self, key: str) -> int:
@@ -483,32 +498,22 @@ class Store:
 
     def mount(self, key: str, label: str = "", options: Sequence[str] = ()) -> Path:
         """Mount a container or layer; returns where. Each call needs its ``unmount``."""
-        from cstorage.store import mounts
-
         return mounts.mount(self._core, self._mounts, key, label, options)
 
     def mount_image(self, key: str, label: str = "", options: Sequence[str] = ()) -> Path:
         """Mount an image's top layer read-only; returns where."""
-        from cstorage.store import mounts
-
         return mounts.mount_image(self._core, self._mounts, key, label, options)
 
     def unmount(self, key: str, force: bool = False) -> bool:
         """Undo one ``mount``, or all with ``force``; True if it is still mounted."""
-        from cstorage.store import mounts
-
         return mounts.unmount(self._core, self._mounts, key, force)
 
     def unmount_image(self, key: str, force: bool = False) -> bool:
         """Undo one ``mount_image``, or all with ``force``; True if it is still mounted."""
-        from cstorage.store import mounts
-
         return mounts.unmount_image(self._core, self._mounts, key, force)
 
     def mounted(self, key: str) -> int:
         """How many users the mount has. Raises ``LayerUnknown``."""
-        from cstorage.store import mounts
-
         return mounts.mounted(self._core, self._mounts, key)
 
     def mount_path(self, layer_id: str) -> str:
@@ -520,14 +525,10 @@ class Store:
 
     def shutdown(self, force: bool = False) -> list[LayerID]:
         """Release the driver's mounts; with ``force`` unmount layers. ``mounts.shutdown``."""
-        from cstorage.store import mounts
-
         return mounts.shutdown(self._core, self._mounts, force)
 
     def layer_parent_owners(self, key: str) -> tuple[list[int], list[int]]:
         """Unmapped owners above the mount point. Raises ``LayerUnknown``, ``LayerNotMounted``."""
-        from cstorage.store import mounts
-
         return mounts.parent_owners(self._core, self._mounts, key)
 
     def container_parent_owners(self, key: str) -> tuple[list[int], list[int]]:
@@ -611,20 +612,14 @@ class Store:
 
     def check(self, options: CheckOptions | None = None) -> Report:
         """Compare everything with what was recorded; ``None`` looks at all but trees' contents."""
-        from cstorage.store import checking
-
         return checking.check(self._core, options or checking.CHECK_MOST)
 
     def repair(self, report: Report, remove_containers: bool = True) -> list[Exception]:
         """Delete what ``report`` found damaged; returns the refusals. See ``checking.repair``."""
-        from cstorage.store import checking
-
         return checking.repair(self._core, report, remove_containers)
 
     def garbage_collect(self) -> None:
         """Remove driver trees, content and data directories that no record owns."""
-        from cstorage.store import checking
-
         checking.collect(self._core)
 
     def dedup(self, method: str = "crc") -> int:
@@ -632,22 +627,16 @@ class Store:
 
         ``method``: ``crc``, ``size`` or ``sha256``. 0 where the file system cannot share.
         """
-        from cstorage.store import dedup
-
         return dedup.dedup(self._core, method)
 
     # -- journal ---------------------------------------------------------------------------------
 
     def history(self, key: str = "") -> Iterator[ev.HistoryEntry]:
         """Every event of the store, or of one item, in order."""
-        from cstorage.store import history
-
         return history.of(self._core, key) if key else history.everything(self._core)
 
     def watch(self, since: int | None = None) -> Iterator[ev.HistoryEntry]:
         """Events as they are committed, by any process; blocks in between."""
-        from cstorage.store import history
-
         return history.watch(self._core, since)
 
     def snapshot(self) -> Path | None:

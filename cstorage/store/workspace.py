@@ -174,24 +174,13 @@ def _read_intent(path: Path) -> Intent:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a directory tree whatever its modes are; a missing one is fine."""
-    import shutil
+    """Delete ``path`` with everything below it, at any depth; a missing one is fine."""
+    from cstorage.drivers import removal
 
-    def loosen(function: Any, name: str, error: BaseException) -> None:
-        if isinstance(error, FileNotFoundError):
-            return
-        if isinstance(error, PermissionError):
-            os.chmod(os.path.dirname(name), 0o700)
-            if os.path.isdir(name) and not os.path.islink(name):
-                os.chmod(name, 0o700)
-            function(name)
-            return
-        raise error
-
-    shutil.rmtree(
-        path,
-        onerror=lambda function, name, info: loosen(function, name, info[1]),
-    )
+    try:
+        removal.remove_tree(os.fspath(path))
+    except FileNotFoundError:
+        pass  # not even its parent is there
 
 
 def names_in(parent: Path) -> Iterable[str]:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import io
-import os
-import subprocess
 import sys
-import tarfile
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-from cstorage.cli.main import main
+# Helper modules stand beside the tests that use them.
+sys.path.append(str(Path(__file__).resolve().parent))
 
-PROJECT = Path(__file__).resolve().parents[2]
+from cstorage.cli.main import main
 
 
 class Result(NamedTuple):
@@ -65,26 +63,5 @@ def cli(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Program:
     """The command line on a new store with the vfs driver."""
     for name in ("STORAGE_DRIVER", "STORAGE_OPTS", "CONTAINERS_STORAGE_CONF"):
         monkeypatch.delenv(name, raising=False)
-    roots = ["--graph", f"{tmp_path}/root", "--run", f"{tmp_path}/run", "-s", "vfs"]
+    roots = ["--graph", f"{tmp_path}/graph", "--run", f"{tmp_path}/run", "-s", "vfs"]
     return Program(monkeypatch, roots)
-
-
-def process(*words: str, **options: object) -> subprocess.Popen[bytes]:
-    """The command line as a process of its own."""
-    code = "import sys; from cstorage.cli.main import main; sys.exit(main(sys.argv[1:]))"
-    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
-    return subprocess.Popen(
-        [sys.executable, "-c", code, "cstorage", *words], env=environment, **options
-    )
-
-
-def archive(*members: tuple[str, bytes]) -> bytes:
-    """A tar archive of regular files."""
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w") as tar:
-        for name, data in members:
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            info.mtime = 1_600_000_000
-            tar.addfile(info, io.BytesIO(data))
-    return stream.getvalue()

@@ -72,14 +72,21 @@ def test_the_hint_names_the_program_as_it_was_called(cli):
     assert "See '/opt/bin/cstorage layers --help'." in cli.bare("layers", "--nope").errors
 
 
+def test_a_script_that_was_found_along_the_path_was_called_by_its_name(cli, monkeypatch):
+    monkeypatch.setenv("PATH", "/usr/bin:/opt/bin")
+    cli.argv0 = "/opt/bin/cstorage"
+    assert "See 'cstorage --help'." in cli.bare("--nope").errors
+    assert "See 'cstorage layers --help'." in cli.bare("layers", "--nope").errors
+
+
 def test_under_the_original_name_messages_carry_that_name(cli):
     cli.argv0 = "containers-storage"
     assert cli.bare().text.startswith("Usage: containers-storage command ")
     assert "See 'containers-storage --help'." in cli.bare("--nope").errors
-    cli.argv0 = "/usr/bin/containers-storage"
+    cli.argv0 = "/else/containers-storage"
     help_text = cli.bare("layers", "-h").text
     assert help_text.startswith("Usage: containers-storage layers ")
-    assert "See '/usr/bin/containers-storage containers-storage --help'." in cli.bare("-Q").errors
+    assert "See '/else/containers-storage containers-storage --help'." in cli.bare("-Q").errors
 
 
 def test_a_bad_command_flag_exits_with_125_and_says_nothing_on_standard_output(cli):

@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 import tars
 import trees
+from forkserver import ForkServer
 
 #: Debian's package of the original.
 PEER = "containers-storage"
@@ -65,6 +66,7 @@ class Step(NamedTuple):
     command: str
     args: tuple[Argument, ...]
     driver: str
+    seen: frozenset[str]  # every word of this and of earlier commands
 
 
 class Mismatch(AssertionError):
@@ -89,6 +91,7 @@ class Side:
         self.run_root = base / f"{label:_<8}" / "run"
         self.driver = driver
         self.environment = environment
+        self.forks: ForkServer | None = None  # another way to start the same programme
         self.numbers: dict[str, str] = {}
 
     def argv(self, args: Sequence[str], options: Sequence[str] = ()) -> list[str]:
@@ -96,6 +99,8 @@ class Side:
         return [*self.command, *roots, *options, *args]
 
     def run(self, args: Sequence[str], stdin: bytes = b"", options: Sequence[str] = ()) -> Result:
+        if self.forks is not None:
+            return Result(*self.forks.run(self.argv(args, options)[len(self.command) :], stdin))
         done = subprocess.run(
             self.argv(args, options), input=stdin, capture_output=True, check=False,
             timeout=_TIMEOUT_S, env=self.environment,
@@ -172,6 +177,9 @@ class Duo:
         self.host = host  # files that both sides may read
         self.since_ns = time.time_ns() - 2_000_000_000
         self.transcript: list[str] = []
+        self.patient = False  # note a mismatch and go on; ``finish`` raises them all
+        self.mismatches: list[str] = []
+        self.words: set[str] = set()
 
     @property
     def driver(self) -> str:
@@ -193,7 +201,8 @@ class Duo:
         ``unordered``: the original prints its lines in random order. ``output``: "text", "tar" (a
         tar stream, compared by its members) or "stream" (the same, but possibly compressed).
         """
-        step = Step(command, args, self.driver)
+        self.words.update(arg for arg in args if isinstance(arg, str))
+        step = Step(command, args, self.driver, frozenset(self.words))
         self.transcript.append(self._typed(step, stdin))
         results = []
         for side, pick in ((self.ours, 0), (self.theirs, 1)):
@@ -218,16 +227,28 @@ class Duo:
             left, right = _same_class(*rule(step, left, right))
             if (left, right) != before:
                 helped.append(name)
-        if left != right:
-            raise Mismatch(self._report(left, right, helped))
-        self.used.update(helped)
+        if left == right:
+            self.used.update(helped)
+        elif self.patient:
+            typed = f"  after: {self.transcript[-1]}"
+            self.mismatches.append("\n".join([typed, *_differing_fields(left, right, helped)]))
+        else:
+            steps = (f"    {line}" for line in self.transcript)
+            raise Mismatch("\n".join([*steps, *_differing_fields(left, right, helped)]))
+
+    def finish(self) -> None:
+        """Compares the trees, then raises what a patient run noted."""
+        self.trees()
+        if self.mismatches:
+            steps = "".join(f"    {line}\n" for line in self.transcript)
+            raise Mismatch(f"{self.driver}:\n{steps}" + "\n".join(self.mismatches))
 
     def trees(self) -> None:
         """Compares the trees of all layers; first shows both sides all IDs in one order."""
         for command in ("layers", "images", "containers"):
             self.run(command, "--json")
         lines = trees.differing(self.ours.trees(self.since_ns), self.theirs.trees(self.since_ns))
-        step = Step("(trees)", (), self.driver)
+        step = Step("(trees)", (), self.driver, frozenset(self.words))
         self.transcript.append("(compare the trees)")
         self._compare(step, Shown(0, "".join(f"{line}\n" for line in lines), ""), Shown(0, "", ""))
 
@@ -246,16 +267,16 @@ class Duo:
         feed = f" < ({len(stdin)} bytes)" if stdin else ""
         return f"{step.command} {' '.join(shlex.quote(word) for word in words)}{feed}".rstrip()
 
-    def _report(self, ours: Shown, theirs: Shown, helped: list[str]) -> str:
-        lines = [f"{self.driver}: after", *(f"    {line}" for line in self.transcript)]
-        for field in Shown._fields:
-            mine, other = getattr(ours, field), getattr(theirs, field)
-            if mine != other:
-                lines += [f"  {field}: {self.ours.label}: {mine!r}"[:4000]]
-                lines += [f"  {field}: {self.theirs.label}: {other!r}"[:4000]]
-        if helped:
-            lines.append(f"  (applied: {', '.join(helped)})")
-        return "\n".join(lines)
+
+def _differing_fields(ours: Shown, theirs: Shown, helped: list[str]) -> list[str]:
+    lines = []
+    for field in Shown._fields:
+        mine, other = getattr(ours, field), getattr(theirs, field)
+        if mine != other:
+            lines += [f"  {field}: ours:   {mine!r}"[:4000], f"  {field}: theirs: {other!r}"[:4000]]
+    if helped:
+        lines.append(f"  (applied: {', '.join(helped)})")
+    return lines
 
 
 def _sorted_lines(shown: Shown) -> Shown:

@@ -71,10 +71,13 @@ def _newer_flags(step: Step, ours: Shown, theirs: Shown) -> tuple[Shown, Shown]:
         "mount": ("--read-only",),
         "copy": ("-o",),
     }.get(step.command, ())
-    for flag in flags:
-        if flag in _words(step) and f"flag provided but not defined: {flag}" in theirs.stderr:
-            return ours, ours
-    return ours, theirs
+    unknown = re.match(r"flag provided but not defined: (\S+)\n", theirs.stderr)
+    if unknown is None or theirs.exit != 125:
+        return ours, theirs
+    bundled = any(
+        len(flag) == 2 and re.fullmatch(rf"-\w*{flag[1]}\w*", unknown[1]) for flag in flags
+    )
+    return (ours, ours) if bundled or unknown[1] in flags else (ours, theirs)
 
 
 @_rule("version-known")
@@ -105,6 +108,23 @@ def _layers_null(step: Step, ours: Shown, theirs: Shown) -> tuple[Shown, Shown]:
     if step.command == "layers" and (ours.stdout, theirs.stdout) == ("null\n", "[]\n"):
         return ours._replace(stdout="[]\n"), theirs
     return ours, theirs
+
+
+_UNCOUNTED = frozenset(
+    {
+        "containers", "images", "layers", "shutdown", "status", "version", "wipe", "get-names",
+        "get-image-data", "get-image-data-size", "get-image-data-digest", "set-image-data",
+        "get-container-data", "get-container-data-size", "get-container-data-digest",
+        "set-container-data", "get-layer-data", "set-layer-data",
+        "get-container-dir", "get-container-run-dir",
+    }
+)  # fmt: skip
+
+
+@_rule("argument-counts")
+def _argument_counts(step: Step, ours: Shown, theirs: Shown) -> tuple[Shown, Shown]:
+    refused = ours.exit == 1 and ours.stdout.startswith(f"{step.command}: too many arguments ([")
+    return (ours, ours) if refused and step.command in _UNCOUNTED else (ours, theirs)
 
 
 _NAME_LINE = re.compile(r"\t+name: |Name: |Image name: |[ │]*name: |[ │]*image name: ")
@@ -164,23 +184,6 @@ def _add_names_order(step: Step, ours: Shown, theirs: Shown) -> tuple[Shown, Sho
     return ours, theirs
 
 
-_UNCOUNTED = frozenset(
-    {
-        "containers", "images", "layers", "shutdown", "status", "version", "wipe", "get-names",
-        "get-image-data", "get-image-data-size", "get-image-data-digest", "set-image-data",
-        "get-container-data", "get-container-data-size", "get-container-data-digest",
-        "set-container-data", "get-layer-data", "set-layer-data",
-        "get-container-dir", "get-container-run-dir",
-    }
-)  # fmt: skip
-
-
-@_rule("argument-counts")
-def _argument_counts(step: Step, ours: Shown, theirs: Shown) -> tuple[Shown, Shown]:
-    refused = ours.exit == 1 and ours.stdout.startswith(f"{step.command}: too many arguments ([")
-    return (ours, ours) if refused and step.command in _UNCOUNTED else (ours, theirs)
-
-
 @_rule("mount-image-vfs")
 def _mount_image_vfs(step: Step, ours: Shown, theirs: Shown) -> tuple[Shown, Shown]:
     refused = "vfs driver does not support mount options while mounting" in theirs.stderr
@@ -204,6 +207,52 @@ def _driver_option_words(step: Step, ours: Shown, theirs: Shown) -> tuple[Shown,
     return ours, theirs
 
 
+@_rule("foreign-driver-options")
+def _foreign_driver_options(step: Step, ours: Shown, theirs: Shown) -> tuple[Shown, Shown]:
+    refused = r"error initializing: (overlay: Unknown option|vfs driver does not support) btrfs\."
+    if theirs.exit == 1 and re.match(refused, theirs.stdout) and ours.exit == 0:
+        return ours, ours
+    return ours, theirs
+
+
+@_rule("copy-words")
+def _copy_words(step: Step, ours: Shown, theirs: Shown) -> tuple[Shown, Shown]:
+    fault = re.fullmatch(r'error ("\w+") as a numeric (UID|GID): (.*)', theirs.stderr)
+    if step.command == "copy" and fault and ours.stderr == f"bad {fault[2]}: {fault[3]}\n":
+        return ours, theirs._replace(stderr=ours.stderr)
+    return ours, theirs
+
+
+@_rule("diff-type-bits")
+def _diff_type_bits(step: Step, ours: Shown, theirs: Shown) -> tuple[Shown, Shown]:
+    """Modes of members: theirs carry the bits of the file's type above the permissions."""
+    if step.command != "diff" or ours.exit != theirs.exit:
+        return ours, theirs
+    bits = re.compile(r"(?<=', ')0o\d+(?=', )")
+    return ours, theirs._replace(
+        stdout=bits.sub(lambda match: oct(int(match[0], 8) & 0o7777), theirs.stdout)
+    )
+
+
+@_rule("whiteout-time")
+def _whiteout_time(step: Step, ours: Shown, theirs: Shown) -> tuple[Shown, Shown]:
+    if step.command != "diff":
+        return ours, theirs
+    line = re.compile(r"^(\('(?:.*/)?\.wh\..*, )(?:'now'|0)\)$", re.M)
+    ours, theirs = (
+        shown._replace(stdout=line.sub(r"\g<1>0)", shown.stdout)) for shown in (ours, theirs)
+    )
+    return ours, theirs
+
+
+@_rule("whiteout-links")
+def _whiteout_links(step: Step, ours: Shown, theirs: Shown) -> tuple[Shown, Shown]:
+    if step.command != "diff" or step.driver != "overlay":
+        return ours, theirs
+    line = re.compile(r"^(\('(?:.*/)?\.wh\.[^']*', '0', '0o0', 0, 0, 0, )'[^']*'", re.M)
+    return ours, theirs._replace(stdout=line.sub(r"\g<1>''", theirs.stdout))
+
+
 @_rule("broken-tar-words")
 def _broken_tar_words(step: Step, ours: Shown, theirs: Shown) -> tuple[Shown, Shown]:
     """Both refuse, both say so on standard error and nowhere else."""
@@ -221,11 +270,70 @@ def _broken_tar_words(step: Step, ours: Shown, theirs: Shown) -> tuple[Shown, Sh
 
 @_rule("help-words")
 def _help_words(step: Step, ours: Shown, theirs: Shown) -> tuple[Shown, Shown]:
-    """Usage text: the first line and the streams count, descriptions are free."""
-    usage = re.compile(r"^Usage: PROGRAMME .*$", re.M)
-    mine, other = usage.search(ours.stdout), usage.search(theirs.stdout)
-    if mine is None or other is None or bool(ours.stderr) != bool(theirs.stderr):
+    """Usage text: everything up to the command's name, the streams and the status count."""
+    usage = re.compile(rf"(.*^Usage: PROGRAMME {step.command}\b).*", re.M | re.S)
+    mine, other = usage.match(ours.stdout), usage.match(theirs.stdout)
+    if mine is None or other is None or mine[1] != other[1]:
         return ours, theirs
-    if mine[0] != other[0] or ours.stdout[: mine.start()] != theirs.stdout[: other.start()]:
+    if bool(ours.stderr) != bool(theirs.stderr):
         return ours, theirs
-    return theirs._replace(exit=ours.exit), theirs
+    return ours._replace(stdout=theirs.stdout, stderr=theirs.stderr), theirs
+
+
+def _blocks(text: str) -> str:
+    """Listed items, each with its indented lines, in an order of their own."""
+    return "".join(sorted(re.findall(r"^\S.*\n(?:\t.*\n)*", text, re.M)))
+
+
+@_rule("volatile-order")
+def _volatile_order(step: Step, ours: Shown, theirs: Shown) -> tuple[Shown, Shown]:
+    if "--volatile" not in step.seen or step.command not in ("containers", "layers"):
+        return ours, theirs
+
+    def ordered(text: str) -> str:
+        if text.startswith("["):
+            items = json.loads(text)
+            return json.dumps(sorted(items, key=lambda item: str(item["id"]))) + "\n"
+        if text.startswith("(base)"):
+            return "".join(sorted(line.strip(" │├└─") + "\n" for line in text.splitlines()))
+        return _blocks(text)
+
+    return (
+        ours._replace(stdout=ordered(ours.stdout)),
+        theirs._replace(stdout=ordered(theirs.stdout)),
+    )
+
+
+@_rule("digest-words")
+def _digest_words(step: Step, ours: Shown, theirs: Shown) -> tuple[Shown, Shown]:
+    if step.command == "images-by-digest" and theirs.stderr == f"{_words(step)[-1]}: {ours.stderr}":
+        return ours, theirs._replace(stderr=ours.stderr)
+    return ours, theirs
+
+
+def _without_lines(shown: Shown, pattern: str) -> Shown:
+    return shown._replace(stdout=re.sub(rf"^{pattern}\n", "", shown.stdout, flags=re.M))
+
+
+@_rule("top-directory-time")
+def _top_directory_time(step: Step, ours: Shown, theirs: Shown) -> tuple[Shown, Shown]:
+    if step.command == "(trees)":
+        return _without_lines(ours, r"[^/\n]+/\.: time: ours '\d+', theirs 'now'"), theirs
+    return ours, theirs
+
+
+@_rule("empty-attributes")
+def _empty_attributes(step: Step, ours: Shown, theirs: Shown) -> tuple[Shown, Shown]:
+    if step.command != "(trees)":
+        return ours, theirs
+    colour = r"\('user.colour', '\w+'\),"
+    line = rf"\S+: xattrs: ours \({colour} \('user.empty', ''\)\), theirs \({colour}\)"
+    return _without_lines(ours, line), theirs
+
+
+@_rule("folder-after-whiteout")
+def _folder_after_whiteout(step: Step, ours: Shown, theirs: Shown) -> tuple[Shown, Shown]:
+    if step.command != "(trees)" or step.driver != "overlay":
+        return ours, theirs
+    opaque = r"\S+: xattrs: ours \(\('trusted\.overlay\.opaque', '79'\),\), theirs \(\)"
+    return _without_lines(ours, opaque), theirs

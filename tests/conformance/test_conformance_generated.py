@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 import tars
+from forkserver import ForkServer
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -81,6 +82,7 @@ class Commands(RuleBasedStateMachine):
     make: ClassVar[DuoMaker]
     ours: ClassVar[list[str]]
     driver: ClassVar[str]
+    forks: ClassVar[ForkServer]
     numbers: ClassVar[itertools.count[int]]
 
     duo: Duo
@@ -89,6 +91,7 @@ class Commands(RuleBasedStateMachine):
     def start(self) -> None:
         label = f"{self.driver}{next(Commands.numbers)}"
         self.duo = Commands.make(self.driver, Commands.ours, label=label)
+        self.duo.ours.forks = Commands.forks
         self.mounted = 0
 
     # -- creating ----------------------------------------------------------------------------------
@@ -204,11 +207,16 @@ def _write(path: Path) -> None:
 @pytest.mark.timeout(0)
 @pytest.mark.parametrize("driver", ["vfs", "overlay"])
 def test_generated_commands_do_the_same(
-    duo_of: DuoMaker, cstorage_command: list[str], driver: str, request: pytest.FixtureRequest
+    duo_of: DuoMaker,
+    cstorage_command: list[str],
+    forks: ForkServer,
+    driver: str,
+    request: pytest.FixtureRequest,
 ) -> None:
     wanted = request.config.getoption("--conformance-examples")
     Commands.make, Commands.ours, Commands.driver = duo_of, cstorage_command, driver
     Commands.numbers = itertools.count()
+    Commands.forks = forks
     run_state_machine_as_test(
         Commands,
         settings=settings(

@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 #: Attributes whose value is a file handle or a random number of the file system.
-_OPAQUE_VALUES = ("trusted.overlay.origin", "trusted.overlay.uuid", "trusted.overlay.nlink")
+_OPAQUE_VALUES = ("trusted.overlay.origin", "trusted.overlay.nlink")
+
+#: Attributes of the running system: not part of a layer.
+_FOREIGN = ("security.selinux", "trusted.overlay.uuid")
 
 
 class Entry(NamedTuple):
@@ -41,7 +44,7 @@ def _kind(mode: int) -> str:
 def _xattrs(path: bytes) -> tuple[tuple[str, str], ...]:
     found = []
     for name in sorted(os.listxattr(path, follow_symlinks=False)):
-        if name.startswith("security.selinux"):
+        if name in _FOREIGN:
             continue
         value = os.getxattr(path, name, follow_symlinks=False)
         found.append((name, "<handle>" if name in _OPAQUE_VALUES else value.hex()))

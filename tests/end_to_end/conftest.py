@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from forkserver import ForkServer
+from mounts import unmount_below
 from scene import Scene
 
 
@@ -14,11 +18,14 @@ def scene(
     request: pytest.FixtureRequest,
     tmp_path: Path,
     cstorage_command: list[str],
-    journal_command: list[str],
     clean_environment: dict[str, str],
-) -> Scene:
+    forks: ForkServer,
+) -> Iterator[Scene]:
     """An empty place for a store, once for each driver."""
     if os.getuid() != 0:
         pytest.skip("not root: layers with owners and mounts")
-    programmes = Scene(cstorage_command, journal_command, clean_environment, request.param)
-    return programmes.at(tmp_path / "store")
+    programmes = Scene(cstorage_command, clean_environment, forks, request.param)
+    yield programmes.at(tmp_path / "store")
+    # Some trees are too deep for pytest's own clean-up.
+    unmount_below(tmp_path)
+    subprocess.run(["rm", "-rf", "--one-file-system", str(tmp_path / "store")], check=False)

@@ -12,9 +12,11 @@ import sysconfig
 from pathlib import Path
 from typing import NamedTuple
 
+from forkserver import ForkServer
+
 _TIMEOUT_S = 120
 _LINK = re.compile(r"\b[A-Z0-9]{26}\b")
-_LONG = re.compile(r"\b([0-9a-f]{64}|[0-9a-f]{16}|\d{20})\b")
+_LONG = re.compile(r"\b([0-9a-f]{64}|[0-9a-f]{16}|\d{10,20})\b")
 
 
 class Done(NamedTuple):
@@ -34,16 +36,16 @@ class Scene:
     """One store. ``run`` waits for a command; ``argv`` is for those who start it themselves."""
 
     def __init__(
-        self, command: list[str], journal: list[str], environment: dict[str, str], driver: str
+        self, command: list[str], environment: dict[str, str], forks: ForkServer, driver: str
     ) -> None:
-        self.command, self.journal_command = command, journal
-        self.environment, self.driver = environment, driver
+        self.command, self.environment = command, environment
+        self.forks, self.driver = forks, driver
         self.graph = Path()
         self.run_root = Path()
 
     def at(self, base: Path) -> Scene:
         """The same programmes, with a store below ``base``."""
-        scene = Scene(self.command, self.journal_command, self.environment, self.driver)
+        scene = Scene(self.command, self.environment, self.forks, self.driver)
         base.mkdir(parents=True, exist_ok=True)
         scene.graph, scene.run_root = base / "graph", base / "run"
         return scene
@@ -52,8 +54,21 @@ class Scene:
         roots = ["--graph", str(self.graph), "--run", str(self.run_root), "-s", self.driver]
         return [*self.command, *roots, *args]
 
-    def run(self, *args: str, stdin: bytes = b"", prefix: tuple[str, ...] = ()) -> Done:
-        return self.start([*prefix, *self.argv(*args)], stdin)
+    def run(self, *args: str, stdin: bytes = b"") -> Done:
+        words = self.argv(*args)[len(self.command) :]
+        return _done(*self.forks.run(words, stdin))
+
+    def run_under(self, prefix: tuple[str, ...], *args: str) -> Done:
+        """A command started anew by the words of ``prefix``, such as an instrument."""
+        done = subprocess.run(
+            [*prefix, *self.argv(*args)],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+            timeout=_TIMEOUT_S,
+            env=self.environment,
+        )
+        return _done(done.returncode, done.stdout, done.stderr)
 
     def ok(self, *args: str, stdin: bytes = b"") -> str:
         done = self.run(*args, stdin=stdin)
@@ -61,22 +76,7 @@ class Scene:
         return done.stdout
 
     def journal(self, *args: str) -> Done:
-        return self.start([*self.journal_command, "--graph", str(self.graph), *args])
-
-    def start(self, argv: list[str], stdin: bytes = b"") -> Done:
-        done = subprocess.run(
-            argv,
-            input=stdin,
-            capture_output=True,
-            check=False,
-            timeout=_TIMEOUT_S,
-            env=self.environment,
-        )
-        return Done(
-            done.returncode,
-            done.stdout.decode("utf-8", "backslashreplace"),
-            done.stderr.decode("utf-8", "backslashreplace"),
-        )
+        return _done(*self.forks.run(["--graph", str(self.graph), *args], b"", "cstorage-journal"))
 
     def layers(self) -> list[str]:
         return [layer["id"] for layer in json.loads(self.ok("layers", "--json")) or []]
@@ -91,6 +91,7 @@ class Scene:
         """Every file below the graph root: kind and size, random names made equal.
 
         Journal files are listed without sizes: a store that lived through more has a longer one.
+        The folders for unfinished work are left out, but not what is in them.
         """
         found: dict[str, tuple[str, int]] = {}
         top = os.fsencode(self.graph)
@@ -102,13 +103,20 @@ class Scene:
                 journal = shown.split("/")[0].endswith("journal")
                 shown = _LINK.sub("<link>", _LONG.sub("<n>", shown))
                 size = facts.st_size if stat.S_ISREG(facts.st_mode) and not journal else 0
+                if shown in ("staging", "trash"):
+                    continue
                 found[shown] = (stat.filemode(facts.st_mode)[0], size)
         return found
 
     def fingerprint(self) -> dict[str, str]:
-        """Every file below the graph root with its content, to show that nothing changed."""
+        """Every file below the graph root with its content, to show that nothing changed.
+
+        Without the lock file, which names its last holder.
+        """
         found = {}
         for path in sorted(self.graph.rglob("*")):
+            if path == self.graph / "journal" / "lock":
+                continue
             if path.is_symlink():
                 found[str(path)] = os.readlink(path)
             elif path.is_file():
@@ -116,6 +124,14 @@ class Scene:
             else:
                 found[str(path)] = "folder"
         return found
+
+
+def _done(status: int, stdout: bytes, stderr: bytes) -> Done:
+    return Done(
+        status,
+        stdout.decode("utf-8", "backslashreplace"),
+        stderr.decode("utf-8", "backslashreplace"),
+    )
 
 
 def one_clear_line(done: Done, *words: str) -> None:

@@ -22,8 +22,9 @@ def events(opened: Journal) -> list[object]:
     return [e for f in opened.frames() if f.kind == fr.DATA for e in f.transaction().events]
 
 
-def test_the_ten_lines_of_the_page_run(tmp_path: Path, capsys: pytest.CaptureFixture[str],
-                                       monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_ten_lines_of_the_page_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     page = (Path(__file__).parents[2] / "docs" / "journal.md").read_text()
     code = page.split("```python\n")[1].split("```")[0]
     monkeypatch.chdir(tmp_path)
@@ -155,8 +156,9 @@ def test_a_snapshot_is_trusted_only_by_its_rules(tmp_path: Path) -> None:
         digest = StateDigest()
         for key, value in items:
             digest.add(key, value)
-        said = j.snapshots.write(items, position=place, schema=1, reducer_version=2,
-                                 digest=digest.value(), meta=["m"])
+        said = j.snapshots.write(
+            items, position=place, schema=1, reducer_version=2, digest=digest.value(), meta=["m"]
+        )
         with j.snapshots.open_trusted(schema=1, reducer_version=2) as snap:
             assert snap.position == place
             assert snap.described == said
@@ -165,14 +167,16 @@ def test_a_snapshot_is_trusted_only_by_its_rules(tmp_path: Path) -> None:
             assert snap.get(b"nothing") is None
             assert list(snap.scan(b"key1")) == [i for i in items if i[0].startswith(b"key1")]
             assert list(snap.scan(b"key1", reverse=True)) == [
-                i for i in reversed(items) if i[0].startswith(b"key1")]
+                i for i in reversed(items) if i[0].startswith(b"key1")
+            ]
             assert next(snap.scan(b"key", start=b"key42"))[0] == b"key42"
         assert j.snapshots.open_trusted(schema=1, reducer_version=3) is None
         assert j.snapshots.open_trusted(schema=2, reducer_version=2) is None
 
 
-def test_a_process_that_commits_once_syncs_once(tmp_path: Path,
-                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_commits_once_syncs_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     make(tmp_path).close()
     from journal.fs import OsFs
 

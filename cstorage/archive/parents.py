@@ -1,0 +1,93 @@
+"""Parent directories of an archive's members: found in-root, made if missing, kept open.
+
+Rules of this module:
+
+* A parent is resolved as if the tree's root were ``/`` (``beneath.open_in_root``), so symbolic
+  links of the layer are followed inside it, as the reference does, and never lead out.
+* At most ``_HELD_MAX`` descriptors are kept. Whoever removes anything calls ``forget``: what was
+  cached may have been below it.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import NamedTuple
+
+from cstorage.archive import beneath
+
+_HELD_MAX = 128  # well below the usual limit of 1024 descriptors
+
+
+class Parent(NamedTuple):
+    """An open directory. ``set_group``: new entries take its group instead of the process's."""
+
+    fd: int
+    set_group: bool
+
+
+class Parents:
+    """Cache of open directories below ``root_fd`` by clean path (``b""`` is the root)."""
+
+    def __init__(self, root_fd: int) -> None:
+        self.root = os.open(b".", beneath.DIRECTORY, dir_fd=root_fd)
+        self._held: dict[bytes, Parent] = {}
+        self._retired: list[int] = []
+        self.used: set[bytes] = set()
+        """Directories through which something was created, and those above them."""
+        self._keep_root()
+
+    def _keep_root(self) -> None:
+        self._held[b""] = Parent(self.root, _sets_group(self.root))
+
+    def get(self, path: bytes) -> Parent | None:
+        """The directory if it is open already."""
+        return self._held.get(path)
+
+    def find(self, path: bytes) -> Parent:
+        """The directory, opened if need be; raises ``OSError`` as opening it does."""
+        return self._held.get(path) or self.keep(
+            path, beneath.open_in_root(self.root, path, beneath.DIRECTORY)
+        )
+
+    def keep(self, path: bytes, fd: int) -> Parent:
+        """Take over a descriptor of the directory ``path``."""
+        if len(self._held) >= _HELD_MAX:
+            self.forget()
+        parent = Parent(fd, _sets_group(fd))
+        self._held[path] = parent
+        return parent
+
+    def note_use(self, path: bytes) -> None:
+        """Remember that this archive made something in ``path``."""
+        used = self.used
+        while path and path not in used:
+            used.add(path)
+            path = path.rpartition(b"/")[0]
+
+    def mode_changed(self, path: bytes) -> None:
+        """The directory's mode was set: its set-group bit may be another."""
+        known = self._held.get(path)
+        if known is not None:
+            self._held[path] = Parent(known.fd, _sets_group(known.fd))
+
+    def forget(self) -> None:
+        """Drop all but the root. Descriptors in use stay valid until ``tidy``."""
+        self._retired += [parent.fd for path, parent in self._held.items() if path]
+        self._held.clear()
+        self._keep_root()
+
+    def tidy(self) -> None:
+        """Close what was dropped; called between members."""
+        for fd in self._retired:
+            os.close(fd)
+        self._retired.clear()
+
+    def close(self) -> None:
+        self.forget()
+        self.tidy()
+        os.close(self.root)
+
+
+def _sets_group(fd: int) -> bool:
+    return bool(os.fstat(fd).st_mode & stat.S_ISGID)

@@ -1,0 +1,5 @@
+"""``python -m journal``: the command line without an application."""
+
+from journal.cli import main
+
+main()

@@ -1,0 +1,392 @@
+"""Prove that a journal is what it claims to be, in four depths, and report everything found.
+
+Rules of this module (docs/journal-format.md, section 9):
+
+* quick: marker, segment headers, seals and links between segments, the whole last segment.
+  full: every frame (checksums, link, sequence), the tree in the seals, epochs, snapshots.
+  strict: also the codec's rules for every body. replay: also the state digests.
+* Never writes. Goes on after a finding where it can, so that one report names all damage.
+* The verdict on the end of the log comes from the decision table, as for a writer.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from journal import codec, recovery
+from journal import frame as fr
+from journal import segment as sg
+from journal.checksum import extender
+from journal.clock import REAL as REAL_CLOCK
+from journal.clock import Clock
+from journal.cursor import ARCHIVE, Cursor, open_segment
+from journal.errors import InvalidRecord, JournalDamaged, JournalError, SnapshotRefused
+from journal.fs import REAL, Fs
+from journal.layout import FORMAT, require, suspect
+from journal.merkle import Tree, peaks_before
+from journal.observe import observe
+from journal.position import Position
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from journal.frame import Frame
+
+QUICK, FULL, STRICT, REPLAY = "quick", "full", "strict", "replay"
+LEVELS = (QUICK, FULL, STRICT, REPLAY)
+
+DAMAGE, TORN, NOTICE = "damage", "torn", "notice"
+
+
+class Reducer(Protocol):
+    """Builds a state from nothing; given by the application for ``replay``."""
+
+    def apply(self, frame: Frame, /) -> None: ...
+    def digest(self) -> bytes: ...
+
+
+class Finding(NamedTuple):
+    """One thing to say: ``weight`` is damage, torn or notice."""
+
+    weight: str
+    segment: int
+    offset: int
+    rule: str
+    text: str
+
+
+class Report(NamedTuple):
+    """What was proved and what was found. ``tree_root`` is the tree head over ``tree_size``
+    frames (empty after quick or with damage)."""
+
+    level: str
+    findings: tuple[Finding, ...]
+    segments: int
+    frames: int
+    events: int
+    size: int
+    position: Position | None
+    tree_size: int
+    tree_root: bytes
+    snapshots: int
+    digest: bytes
+
+    @property
+    def exit_code(self) -> int:
+        """0 clean, 1 torn tail, 2 damage."""
+        weights = {finding.weight for finding in self.findings}
+        return 2 if DAMAGE in weights else 1 if TORN in weights else 0
+
+    @property
+    def verdict(self) -> str:
+        return ("clean", "torn tail", "damaged")[self.exit_code]
+
+
+class _Walk:
+    def __init__(self, fs: Fs, clock: Clock, root: str, level: str) -> None:
+        self.fs = fs
+        self.clock = clock
+        self.root = root
+        self.level = level
+        self.findings: list[Finding] = []
+        self.frames = self.events = self.size = 0
+        self.epoch = 0
+        self.gapped = False  # whether a repair moved frames of the present segment
+        self.time_ns = 0
+        self.tree: Tree | None = None
+        self.expected: Position | None = None  # where the next segment must continue
+        self.refs: list[list[Any]] = []
+        self.prunes: list[list[Any]] = []
+
+    def say(self, weight: str, segment: int, offset: int, rule: str, text: str) -> None:
+        self.findings.append(Finding(weight, segment, offset, rule, text))
+
+    def damage(self, segment: int, offset: int, rule: str, text: str) -> None:
+        self.say(DAMAGE, segment, offset, rule, text)
+
+    # -- one segment --------------------------------------------------------------------------
+
+    def segment(self, uuid: bytes, number: int, last: bool, whole: bool) -> None:
+        """Check one segment; ``whole`` walks its frames, otherwise only header and seal."""
+        try:
+            handle = open_segment(self.fs, self.root, number)
+        except FileNotFoundError:
+            self.damage(number, 0, "missing", "the segment is missing")
+            self.expected = self.tree = None
+            return
+        except JournalDamaged as error:
+            self.damage(number, 0, "archive", str(error))
+            self.expected = self.tree = None
+            return
+        try:
+            size = handle.size()
+            self.size += size
+            header = sg.parse(handle.read(sg.HEADER_SIZE, 0))
+            if header is None:
+                if not last:
+                    self.damage(number, 0, "segment-header", "the segment header is damaged")
+                elif self.expected is None:
+                    self.damage(number, 0, "segment-header", "the only segment has no header")
+                self.expected = None if not last else self.expected
+                return
+            if header.uuid != uuid or header.number != number:
+                self.damage(number, 0, "foreign", "of another journal, or another segment's copy")
+                self.expected = None
+                return
+            self._joins(header)
+            if whole:
+                self._frames(header, handle.read(size, 0), last)
+            else:
+                self._seal_only(header, handle.read(min(size, 1 << 16), max(0, size - (1 << 16))),
+                                size)  # fmt: skip
+        finally:
+            handle.close()
+
+    def _joins(self, header: sg.SegmentHeader) -> None:
+        expected = self.expected
+        if expected is None:
+            if header.number == 1 and header.previous != sg.genesis(header.uuid):
+                self.damage(1, 0, "genesis", "the first segment does not begin the chain")
+            return
+        if header.previous != expected.link or header.first_sequence != expected.sequence + 1:
+            self.damage(header.number, 0, "structure", "does not continue the segment before")
+
+    def _seal_only(self, header: sg.SegmentHeader, tail: bytes, size: int) -> None:
+        number = header.number
+        self.expected = None
+        if len(tail) < fr.OVERHEAD:
+            self.damage(number, size, "unsealed", "a segment with a successor has no seal")
+            return
+        _, length, link = fr.TRAILER.unpack(tail[-fr.TRAILER_SIZE :])
+        start = len(tail) - fr.size_of(length)
+        if start < 0 or tail[start : start + 4] != fr.MAGIC or tail[start + 12] != fr.SEAL:
+            self.damage(number, size, "unsealed", "a segment with a successor has no seal")
+            return
+        head = fr.HEADER.unpack_from(tail, start)
+        # The link before the seal is not known here: check everything else of the frame.
+        run = fr.search(tail, size - len(tail), start, seed=header.seed,
+                        extend=extender(header.algorithm))  # fmt: skip
+        if run.frames != 1:
+            self.damage(number, size - len(tail) + start, "seal", "the seal is damaged")
+            return
+        body = tail[start + fr.HEADER_SIZE : start + fr.HEADER_SIZE + length]
+        self.expected = Position(number, size, head[6] - 1, fr.resumed(body, fr.SEAL) or link)
+
+    def _frames(self, header: sg.SegmentHeader, buffer: bytes, last: bool) -> None:
+        number = header.number
+        frames: list[Frame] = []
+        run = fr.parse(
+            buffer[sg.HEADER_SIZE :], sg.HEADER_SIZE, number, header.seed,
+            extender(header.algorithm), header.first_sequence - 1, header.previous, frames,
+        )  # fmt: skip
+        self.frames += run.frames
+        self.epoch = max(self.epoch, header.epoch)
+        tree = self._tree_before(header, buffer)
+        self.gapped = False
+        for frame in frames:
+            if frame.kind == fr.GAP:
+                self.gapped = True
+                tree = None  # the lost frames' leaves are lost too; the next seal knows more
+            self._frame(frame, tree)
+        self.tree = tree
+        sealed = run.kind == fr.SEAL
+        self.expected = Position(number, run.offset, run.sequence, run.chain)
+        if not last:
+            if run.fault != fr.NONE:
+                later = fr.search(buffer, 0, run.offset + 8, seed=header.seed,
+                                  extend=extender(header.algorithm))  # fmt: skip
+                self.damage(
+                    number, run.offset, "earlier",
+                    f"invalid ({run.fault}); {later.frames} valid frames follow in the segment",
+                )  # fmt: skip
+                self.expected = self.tree = None
+            elif not sealed:
+                self.damage(number, run.offset, "unsealed", "has a successor and no seal")
+                self.expected = self.tree = None
+
+    def _tree_before(self, header: sg.SegmentHeader, buffer: bytes) -> Tree | None:
+        if header.number == 1:
+            return Tree()
+        if self.tree is not None:
+            return self.tree
+        if self.frames and self.findings:
+            return None  # damage before: the tree cannot be followed
+        try:
+            return peaks_before(self.fs, self.root, header.number, buffer)
+        except (JournalError, OSError):
+            return None
+
+    def _frame(self, frame: Frame, tree: Tree | None) -> None:
+        kind = frame.kind
+        self.events += frame.count
+        place = (frame.segment, frame.offset)
+        if kind != fr.DATA or self.level in (STRICT, REPLAY):
+            self._body(frame, tree)
+        if frame.time_ns < self.time_ns:
+            self.say(NOTICE, *place, "clock", "the wall clock went back here")
+        self.time_ns = frame.time_ns
+        if tree is not None:
+            tree.append(frame.link)
+
+    def _body(self, frame: Frame, tree: Tree | None) -> None:
+        kind = frame.kind
+        place = (frame.segment, frame.offset)
+        try:
+            if self.level in (STRICT, REPLAY):
+                codec.strict(frame.body)
+            if kind == fr.DATA:
+                frame.transaction()
+                return
+            value = frame.value()
+            if kind == fr.OPEN:
+                if value[0] <= self.epoch:
+                    self.say(NOTICE, *place, "epoch", f"epoch {value[0]} after {self.epoch}")
+                self.epoch = max(self.epoch, value[0])
+            elif kind == fr.SNAPSHOT_REF:
+                self.refs.append(value)
+            elif kind == fr.PRUNE:
+                self.prunes.append(value)
+            elif kind == fr.GAP:
+                self.say(NOTICE, *place, "gap", f"accepted loss: {value[2]}")
+            elif kind == fr.SEAL and (
+                value[2] != frame.first_sequence - 1
+                or (not self.gapped and value[3] != frame.offset)
+                or (tree is not None and (value[0] != tree.size or value[1] != tree.peaks))
+            ):
+                self.damage(*place, "seal", "the seal does not describe its segment")
+        except (InvalidRecord, IndexError, TypeError, KeyError) as error:
+            self.damage(*place, "codec", f"{frame.kind_name} frame: {error}")
+
+
+def verify(
+    root: str,
+    level: str = FULL,
+    *,
+    reducer: Callable[[], Reducer] | None = None,
+    fs: Fs = REAL,
+    clock: Clock = REAL_CLOCK,
+) -> Report:
+    """Verify the journal in the folder ``root``.
+
+    Raises ``JournalNotFound``, ``UnsupportedFormat``, ``OSError`` when it cannot be read at all;
+    damage is reported, not raised.
+    """
+    if level not in LEVELS:
+        raise ValueError(f"level {level!r} is not one of {', '.join(LEVELS)}")
+    walk = _Walk(fs, clock, root, level)
+    try:
+        found = require(fs, root)
+    except JournalDamaged as error:
+        walk.damage(0, 0, "format", str(error))
+        return _report(walk, [], None, 0, b"")
+    if suspect(fs, root):
+        walk.damage(0, 0, "suspect", "a sync failed earlier: check the device")
+    live = sg.listing(fs, f"{root}/{sg.FOLDER}")
+    numbers = sorted(set(live) | set(sg.listing_archive(fs, f"{root}/{ARCHIVE}")))
+    if not live:
+        walk.damage(0, 0, "missing", f"no segment beside the {FORMAT} file")
+        return _report(walk, numbers, None, 0, b"")
+    for number in range(numbers[0], numbers[-1] + 1):
+        last = number == numbers[-1]
+        walk.segment(found.uuid, number, last, level != QUICK or last)
+    if numbers[0] > 1 and level != QUICK:
+        explained = [fields for fields in walk.prunes if fields[0] == numbers[0]]
+        if explained:
+            walk.say(NOTICE, numbers[0], 0, "pruned", f"{explained[0][2]} older frames are pruned")
+        else:
+            walk.damage(numbers[0] - 1, 0, "missing", "older segments are gone, no prune frame")
+    position = _tail(walk, found.uuid, live[-1])
+    snapshots = _snapshots(walk, found.uuid) if level != QUICK else 0
+    digest = b""
+    if level == REPLAY and reducer is not None:
+        digest = _replay(walk, found.uuid, reducer())
+    return _report(walk, numbers, position, snapshots, digest)
+
+
+def _report(
+    walk: _Walk, numbers: list[int], position: Position | None, snapshots: int, digest: bytes
+) -> Report:
+    tree = walk.tree
+    whole = tree is not None and not any(item.weight == DAMAGE for item in walk.findings)
+    return Report(
+        walk.level, tuple(walk.findings), len(numbers), walk.frames, walk.events, walk.size,
+        position, tree.size if tree and whole else 0, tree.root() if tree and whole else b"",
+        snapshots, digest,
+    )  # fmt: skip
+
+
+def _tail(walk: _Walk, uuid: bytes, last: int) -> Position | None:
+    """What the decision table says about the end of the log."""
+    try:
+        cursor = Cursor(walk.fs, walk.root, uuid, number=last)
+    except JournalDamaged:
+        try:
+            cursor = Cursor(walk.fs, walk.root, uuid, number=last - 1)
+        except (JournalError, FileNotFoundError):
+            if not any(item.segment == last for item in walk.findings):
+                walk.damage(last, 0, "segment-header", "the segment header is damaged")
+            return None
+    try:
+        while cursor.read(None):
+            pass
+        seen, detail = observe(
+            walk.fs, walk.clock, walk.root, uuid, cursor, None, thorough=True
+        )
+        row = recovery.decide(seen)
+        if row.verdict == recovery.REFUSE:
+            walk.damage(cursor.header.number, cursor.offset, row.name, row.reason + detail)
+        elif row.verdict != recovery.ADOPT:
+            walk.say(TORN, cursor.header.number, cursor.offset, row.name,
+                     f"{row.reason}; the next writer cuts it off")  # fmt: skip
+        return cursor.position
+    finally:
+        cursor.close()
+
+
+def _snapshots(walk: _Walk, uuid: bytes) -> int:
+    """Check every snapshot file; an untrusted one is a notice (a snapshot is only a cache)."""
+    from journal.layout import SNAPSHOTS
+    from journal.snapshot import Snapshot
+    from journal.snapshots import listing
+
+    good = 0
+    hashes = {fields[0] for fields in walk.refs}
+    for entry in listing(walk.fs, walk.root):
+        try:
+            with Snapshot(walk.fs, f"{walk.root}/{SNAPSHOTS}/{entry.name}") as snapshot:
+                if snapshot.described.uuid != uuid:
+                    raise SnapshotRefused("of another journal")
+                if snapshot.described.hash not in hashes:
+                    raise SnapshotRefused("no frame of the log names it")
+                snapshot.prove_all()
+            good += 1
+        except (JournalError, OSError) as error:
+            walk.say(NOTICE, 0, 0, "snapshot", f"{entry.name} is not used: {error}")
+    return good
+
+
+def _replay(walk: _Walk, uuid: bytes, state: Reducer) -> bytes:
+    """Build the state from nothing; compare with every snapshot's digest on the way."""
+    wanted = {(fields[1], fields[2]): fields[4] for fields in walk.refs}
+    try:
+        cursor = Cursor(walk.fs, walk.root, uuid)
+    except JournalError as error:
+        walk.damage(0, 0, "replay", str(error))
+        return b""
+    try:
+        frames: list[Frame] = []
+        while cursor.read(frames):
+            for frame in frames:
+                state.apply(frame)
+                expected = wanted.get((frame.segment, frame.stop))
+                if expected is not None and state.digest() != expected:
+                    walk.damage(
+                        frame.segment, frame.stop, "digest",
+                        "replay gives another state than the snapshot recorded here",
+                    )  # fmt: skip
+            frames.clear()
+    finally:
+        cursor.close()
+    return state.digest()
+
+
