@@ -64,7 +64,16 @@ def open_store(
         graph, run, name, tuple(driver_options), image_store, transient, read_only, reason, program
     )
     core = _open_core(location, graph_driver)
-    core.sweep()
+    try:
+        core.shelves  # noqa: B018  additional stores that contradict themselves: not to be opened
+        core.sweep()
+        if transient:
+            from cstorage.store.transient import settle
+
+            settle(core)
+    except BaseException:
+        core.close()
+        raise
     return Store(core)
 
 
