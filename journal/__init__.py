@@ -35,7 +35,7 @@ from journal.position import Position
 from journal.reader import Reader
 
 if TYPE_CHECKING:
-    from journal.writer import Committed
+    from journal.request import Committed
 
 __all__ = [
     "Committed",
@@ -66,7 +66,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "Committed":  # readers start without the writing half
-        from journal.writer import Committed
+        from journal.request import Committed
 
         return Committed
     raise AttributeError(f"module 'journal' has no attribute {name!r}")

@@ -38,9 +38,10 @@ if TYPE_CHECKING:
     from journal.clock import Clock
     from journal.frame import Frame
     from journal.fs import Fs
+    from journal.request import Committed, Request
     from journal.snapshots import Snapshots
     from journal.watcher import Watcher
-    from journal.writer import Appender, Committed, Request
+    from journal.writer import Appender
 
 DURABILITIES = ("commit", "group", "none")
 GROUP_COUNT = 1024
@@ -419,7 +420,7 @@ class Journal:
                 list(events),
             ]
         )
-        from journal.writer import Request
+        from journal.request import Request
 
         return Request(fr.DATA, body, count, expected=expected, txid=txid, reserve=use_reserve)
 
@@ -538,7 +539,7 @@ class Writer:
 
     def control(self, kind: int, value: Any) -> Committed:
         """Append a control frame (used by snapshots, pruning and archiving)."""
-        from journal.writer import Request
+        from journal.request import Request
 
         return self._append(self._check(), Request(kind, encode(value), 0))
 
