@@ -54,4 +54,35 @@ def project(inv: Invocation) -> int:
     return LEFT_OUT if done.left_out else OK
 
 
-_ = FAILED
+def adopt(inv: Invocation) -> int:
+    """``adopt``: take over a store of other tools."""
+    from cstorage.cli.durations import parse_ns
+
+    modes = [m for m in ("copy", "link", "in-place") if inv.flag(m.replace("-", "_"))]
+    if len(modes) > 1:
+        inv.out.error(f"--{' and --'.join(modes)} exclude each other")
+        return FAILED
+    done = inv.store.adopt(
+        inv.arg(0),
+        modes[0] if modes else "copy",
+        dry_run=inv.flag("dry_run"),
+        from_driver=inv.text("from_driver"),
+        run_root=inv.text("from_run"),
+        image_store=inv.text("from_image_store"),
+        additional=inv.many("additional"),
+        timeout_s=parse_ns(inv.text("lock_timeout")) / 10**9,
+        tell=None if inv.json else inv.out.line,
+    )
+    if inv.json:
+        inv.out.json({
+            "adopted": list(done.adopted),
+            "known": list(done.known),
+            "left-out": [{"item": item, "reason": why} for item, why in done.left_out],
+            "notes": list(done.notes),
+        })  # fmt: skip
+    else:
+        verb = "would be adopted" if inv.flag("dry_run") else "adopted"
+        inv.out.line(
+            f"{len(done.adopted)} {verb}, {len(done.known)} known, {len(done.left_out)} left out"
+        )
+    return LEFT_OUT if done.left_out else OK

@@ -17,7 +17,7 @@ from cstorage.archive.recipe import assemble
 from cstorage.drivers import treewalk
 from cstorage.drivers.copytree import TreeCopier
 from cstorage.drivers.payload import Payloads
-from cstorage.errors import ArchiveError, ContentChanged
+from cstorage.errors import ArchiveError
 from cstorage.interop.origin import ItemFault, Origin
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ _METACOPY = ("trusted.overlay.metacopy", "trusted.overlay.redirect",
              "user.overlay.metacopy", "user.overlay.redirect")  # fmt: skip
 
 
-class _Hash:
+class Measure:
     """A sink that only measures."""
 
     def __init__(self) -> None:
@@ -72,7 +72,7 @@ def write_archive(origin: Origin, layer: Layer, sink: ByteSink) -> None:
 
 def verify(origin: Origin, layer: Layer) -> None:
     """Read the whole layer and compare it with its digest. Raises ``ItemFault``."""
-    seen = _Hash()
+    seen = Measure()
     try:
         write_archive(origin, layer, seen)
     except (ArchiveError, OSError) as error:
@@ -172,14 +172,6 @@ def copy_tree(source: str, target: int, copier: TreeCopier | None = None) -> Non
         os.close(inner)
 
 
-def empty(root: int) -> None:
-    """Remove everything in a directory that a failed attempt may have filled."""
-    from cstorage.drivers.removal import remove_tree
-
-    for name in treewalk.names(root):
-        remove_tree(f"/proc/self/fd/{root}/{os.fsdecode(name)}")
-
-
 def points_elsewhere(path: str) -> bool:
     """Whether files of an overlay directory have their content or name in a lower one (§2.7)."""
     root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -187,7 +179,8 @@ def points_elsewhere(path: str) -> bool:
         pending = [b""]
         while pending:
             current = pending.pop()
-            directory = treewalk.open_directory(root, current)
+            with treewalk.Tree(root) as tree:
+                directory = tree.open(current)
             try:
                 for name in treewalk.names(directory):
                     place = treewalk.place(directory, name)
@@ -226,7 +219,30 @@ def reading_driver(origin: Origin, scratch: str) -> Any:
     )
 
 
-__all__ = [
-    "ContentChanged", "Linker", "Stream", "compare", "copy_tree", "empty", "points_elsewhere",
-    "reading_driver", "verify", "write_archive",
-]  # fmt: skip
+def generate(origin: Origin, layer: Layer, scratch: str, sink: ByteSink) -> None:
+    """The archive that the layer's files make today. ``scratch`` is a directory to work in."""
+    from cstorage.drivers.contract import NO_MAPS
+    from cstorage.model import Layer as LayerRecord
+
+    origin.contents(layer)
+    os.makedirs(scratch, mode=0o700, exist_ok=True)
+    parent = origin.layers.get(layer.parent)
+    maps = parent.item.maps if parent and isinstance(parent.item, LayerRecord) else NO_MAPS
+    reading_driver(origin, scratch).write_diff(
+        layer.id, layer.parent, sink, maps=layer.maps, parent_maps=maps
+    )
+
+
+def verify_any(origin: Origin, layer: Layer, scratch: str) -> None:
+    """Compare a layer's content with its digest, if it has one. Raises ``ItemFault``."""
+    if not layer.diff.uncompressed_digest:
+        origin.contents(layer)
+    elif origin.recipe(layer):
+        verify(origin, layer)
+    else:
+        seen = Measure()
+        generate(origin, layer, scratch, seen)
+        try:
+            compare(layer, seen.digest, seen.size)
+        except ItemFault as error:
+            raise ItemFault(f"it has no tar-split file, and made anew {error}") from None
