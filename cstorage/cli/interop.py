@@ -8,6 +8,7 @@ from cstorage.cli.invocation import FAILED, OK
 
 if TYPE_CHECKING:
     from cstorage.cli.invocation import Invocation
+    from cstorage.store.replay import Copied
 
 LEFT_OUT = 3
 """Exit status: all went well, but some items could not be taken along."""
@@ -85,4 +86,35 @@ def adopt(inv: Invocation) -> int:
         inv.out.line(
             f"{len(done.adopted)} {verb}, {len(done.known)} known, {len(done.left_out)} left out"
         )
+    return LEFT_OUT if done.left_out else OK
+
+
+def export(inv: Invocation) -> int:
+    """``export``: a store for others to use as their root."""
+    if inv.text("to") not in ("", "containers-storage"):
+        inv.out.error(f"unknown format {inv.text('to')}; containers-storage is the only one")
+        return FAILED
+    return _copied(inv, inv.store.export(inv.arg(0)))
+
+
+def convert(inv: Invocation) -> int:
+    """``convert``: this store with another driver."""
+    if not inv.text("to"):
+        inv.out.error("name the driver of the copy with --to overlay or --to vfs")
+        return FAILED
+    return _copied(inv, inv.store.convert(inv.arg(0), inv.text("to")))
+
+
+def _copied(inv: Invocation, done: Copied) -> int:
+    if inv.json:
+        inv.out.json({
+            "layers": done.layers,
+            "images": done.images,
+            "containers": done.containers,
+            "left-out": [{"item": item, "reason": why} for item, why in done.left_out],
+        })  # fmt: skip
+    else:
+        for item, why in done.left_out:
+            inv.out.line(f"left out: {item}: {why}")
+        inv.out.line(f"{done.layers} layers, {done.images} images, {done.containers} containers")
     return LEFT_OUT if done.left_out else OK

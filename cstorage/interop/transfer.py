@@ -61,7 +61,7 @@ def write_archive(origin: Origin, layer: Layer, sink: ByteSink) -> None:
     """The layer's archive as it was once taken in. Raises ``ItemFault``, ``ArchiveError``."""
     path = origin.recipe(layer)
     if not path:
-        raise ItemFault("it has no tar-split file, so its archive cannot be rebuilt and verified")
+        raise ItemFault("it has no tar-split file")
     payloads = Payloads(_payload_roots(origin, layer))
     try:
         with open(path, "rb") as recipe:
@@ -80,12 +80,17 @@ def verify(origin: Origin, layer: Layer) -> None:
     compare(layer, seen.digest, seen.size)
 
 
-def compare(layer: Layer, digest: str, size: int) -> None:
+def compare(layer: Layer, digest: str, size: int, *, made_anew: bool = False) -> None:
     """Raise ``ItemFault`` if an archive is not the one that was recorded."""
+    fault = ""
     if digest != layer.diff.uncompressed_digest:
-        raise ItemFault(f"its archive has digest {digest}, not {layer.diff.uncompressed_digest}")
-    if layer.diff.uncompressed_size not in (0, -1, size):
-        raise ItemFault(f"its archive has {size} bytes, not {layer.diff.uncompressed_size}")
+        fault = f"its archive has digest {digest}, not {layer.diff.uncompressed_digest}"
+    elif layer.diff.uncompressed_size not in (0, -1, size):
+        fault = f"its archive has {size} bytes, not {layer.diff.uncompressed_size}"
+    if fault and made_anew:
+        fault = f"it has no tar-split file, and made anew {fault}"
+    if fault:
+        raise ItemFault(fault)
 
 
 def _text(error: Exception) -> str:
@@ -242,7 +247,4 @@ def verify_any(origin: Origin, layer: Layer, scratch: str) -> None:
     else:
         seen = Measure()
         generate(origin, layer, scratch, seen)
-        try:
-            compare(layer, seen.digest, seen.size)
-        except ItemFault as error:
-            raise ItemFault(f"it has no tar-split file, and made anew {error}") from None
+        compare(layer, seen.digest, seen.size, made_anew=True)

@@ -201,7 +201,10 @@ class Incoming:
                 stream.finish()
         except ArchiveError as error:
             raise ItemFault(f"its archive cannot be rebuilt: {error}") from error
-        transfer.compare(layer, diff.uncompressed_digest, diff.uncompressed_size)
+        transfer.compare(
+            layer, diff.uncompressed_digest, diff.uncompressed_size,
+            made_anew=not self.origin.recipe(layer),
+        )  # fmt: skip
         self.diff = diff._replace(
             compressed_digest=layer.diff.compressed_digest,
             compressed_size=layer.diff.compressed_size,

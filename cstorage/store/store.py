@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         mounts,
         names,
         projecting,
+        replay,
     )
     from cstorage.store.checking import CheckOptions, Report
     from cstorage.store.core import Core
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     _Blobs = Sequence[bigdata.Blob]
     from cstorage.store.adoption import Adoption
     from cstorage.store.incoming import Mode
+    from cstorage.store.replay import Copied
 else:
     adoption = LazyModule("cstorage.store.adoption")
     bigdata = LazyModule("cstorage.store.bigdata")
@@ -77,6 +79,7 @@ else:
     mounts = LazyModule("cstorage.store.mounts")
     names = LazyModule("cstorage.store.names")
     projecting = LazyModule("cstorage.store.projecting")
+    replay = LazyModule("cstorage.store.replay")
 
 
 class Store:
@@ -705,3 +708,11 @@ class Store:
             timeout_s=timeout_s,
             tell=tell,
         )
+
+    def convert(self, directory: StrPath, driver: str) -> Copied:
+        """A copy of the store that uses another driver. Errors: ``replay.convert``."""
+        return replay.convert(self._core, str(directory), driver)
+
+    def export(self, directory: StrPath) -> Copied:
+        """A store of containers/storage with everything in it. Errors: ``replay.export``."""
+        return replay.export(self._core, str(directory))
