@@ -162,7 +162,9 @@ class Core:
         return ev.Actor(os.getuid(), os.getpid(), program, os.uname().nodename, boot_id())
 
     @contextmanager
-    def transaction(self, reason: str = "") -> Iterator[Transaction]:
+    def transaction(
+        self, reason: str = "", actor: ev.Actor | None = None
+    ) -> Iterator[Transaction]:
         """Hold the writer lock around the block; commit what it collected when it ends well.
 
         Raises ``StoreBusy``, ``StoreDamaged``, ``StoreIsReadOnly``, and whatever the block raises:
@@ -178,7 +180,7 @@ class Core:
             return
         with self.mutex, translated(), self.journal.writer() as writer:
             self._catch_up()
-            tx = Transaction(self, writer, reason or self.location.reason)
+            tx = Transaction(self, writer, reason or self.location.reason, actor=actor)
             try:
                 yield tx
                 tx.commit()
@@ -347,9 +349,15 @@ class Transaction:
     """
 
     def __init__(
-        self, core: Core, writer: Writer, reason: str, whole: Transaction | None = None
+        self,
+        core: Core,
+        writer: Writer,
+        reason: str,
+        whole: Transaction | None = None,
+        actor: ev.Actor | None = None,
     ) -> None:
         self.core = core
+        self.actor = actor or core.actor()
         self.writer = writer
         self.reason = reason
         self.state: State = State(whole.state if whole is not None else core._state)
@@ -470,7 +478,7 @@ class Transaction:
             if self.events:
                 self.writer.commit(
                     [codec.encode(event) for event in self.events],
-                    actor=list(core.actor()),
+                    actor=list(self.actor),
                     reason=self.reason,
                     schema=ev.SCHEMA,
                 )

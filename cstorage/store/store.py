@@ -35,9 +35,11 @@ if TYPE_CHECKING:
 
     from cstorage.archive.apply import ApplyOptions
     from cstorage.archive.compression import ByteSink, ByteSource
+    from cstorage.drivers.contract import StrPath
     from cstorage.interop.projection import Outcome
     from cstorage.interop.selection import Form
     from cstorage.store import (
+        adoption,
         bigdata,
         checking,
         containers,
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
         mounts,
         names,
         projecting,
+        replay,
         staged,
         transactions,
         usage,
@@ -64,7 +67,11 @@ if TYPE_CHECKING:
     from cstorage.store.usage import ImageUsage, StoreUsage
 
     _Blobs = Sequence[bigdata.Blob]
+    from cstorage.store.adoption import Adoption
+    from cstorage.store.incoming import Mode
+    from cstorage.store.replay import Copied
 else:
+    adoption = LazyModule("cstorage.store.adoption")
     bigdata = LazyModule("cstorage.store.bigdata")
     checking = LazyModule("cstorage.store.checking")
     containers = LazyModule("cstorage.store.containers")
@@ -79,6 +86,7 @@ else:
     mounts = LazyModule("cstorage.store.mounts")
     names = LazyModule("cstorage.store.names")
     projecting = LazyModule("cstorage.store.projecting")
+    replay = LazyModule("cstorage.store.replay")
     staged = LazyModule("cstorage.store.staged")
     transactions = LazyModule("cstorage.store.transactions")
     usage = LazyModule("cstorage.store.usage")
@@ -696,3 +704,41 @@ class Store:
     def stop_projecting(self, *, overwrite: bool = False) -> None:
         """Remove the view. Raises ``ViewChanged`` if another program wrote to it."""
         projecting.stop(self._core, overwrite=overwrite)
+
+    def adopt(
+        self,
+        graph_root: StrPath,
+        mode: Mode | str = "copy",
+        *,
+        dry_run: bool = False,
+        from_driver: str = "",
+        run_root: str = "",
+        image_store: str = "",
+        additional: Sequence[str] = (),
+        timeout_s: float = 10.0,
+        tell: Callable[[str], None] | None = None,
+    ) -> Adoption:
+        """Take over a store of containers/storage; ``mode``: copy, link, in-place.
+
+        Arguments and errors: ``adoption.adopt``.
+        """
+        return adoption.adopt(
+            self._core,
+            str(graph_root),
+            mode=adoption.Mode(mode),
+            dry_run=dry_run,
+            from_driver=from_driver,
+            run_root=run_root,
+            image_store=image_store,
+            additional=additional,
+            timeout_s=timeout_s,
+            tell=tell,
+        )
+
+    def convert(self, directory: StrPath, driver: str) -> Copied:
+        """A copy of the store that uses another driver. Errors: ``replay.convert``."""
+        return replay.convert(self._core, str(directory), driver)
+
+    def export(self, directory: StrPath) -> Copied:
+        """A store of containers/storage with everything in it. Errors: ``replay.export``."""
+        return replay.export(self._core, str(directory))
