@@ -72,6 +72,14 @@ class ImageCreated(NamedTuple):
     created_ns: int
     flags: Mapping[str, Any]
     big_data: tuple[BigDataItem, ...]
+    store: str = ""
+
+
+class ImageMoved(NamedTuple):
+    """The image belongs to another image store of the graph root from here on ("" = none)."""
+
+    id: ImageID
+    store: str
 
 
 class ImageMappedLayerAdded(NamedTuple):
@@ -101,6 +109,7 @@ class ContainerCreated(NamedTuple):
     flags: Mapping[str, Any]
     big_data: tuple[BigDataItem, ...]
     volatile: bool
+    run_mark: str = ""
 
 
 class ContainerDeleted(NamedTuple):
@@ -160,6 +169,7 @@ Event = (
     | ImageMappedLayerAdded
     | ImageMappedLayerRemoved
     | ImageDeleted
+    | ImageMoved
     | ContainerCreated
     | ContainerDeleted
     | NamesSet
@@ -198,7 +208,9 @@ def subject(event: Event) -> tuple[Kind | None, str]:
             return None, ""
         case LayerCreated() | LayerDiffApplied() | LayerDeleted():
             return Kind.LAYER, event.id
-        case ImageCreated() | ImageMappedLayerAdded() | ImageMappedLayerRemoved() | ImageDeleted():
+        case ImageCreated() | ImageMappedLayerAdded() | ImageMappedLayerRemoved():
+            return Kind.IMAGE, event.id
+        case ImageDeleted() | ImageMoved():
             return Kind.IMAGE, event.id
         case ContainerCreated() | ContainerDeleted():
             return Kind.CONTAINER, event.id

@@ -13,7 +13,7 @@ import cbor2
 
 from cstorage.model import Container, Image, Layer, stored
 
-REDUCER_VERSION = 3
+REDUCER_VERSION = 4
 """Raised whenever the same events give other entries; older snapshots are then not trusted."""
 
 
@@ -49,6 +49,7 @@ def encode(value: Any) -> bytes:
                 value.created_ns,
                 stored.pack_flags(value.flags),
                 value.sequence,
+                value.store,
             ]
         case Container():
             raw = [
@@ -63,6 +64,7 @@ def encode(value: Any) -> bytes:
                 stored.pack_flags(value.flags),
                 value.volatile,
                 value.sequence,
+                value.run_mark,
             ]
         case _:
             raw = value
@@ -100,6 +102,8 @@ def _image(r: Sequence[Any]) -> Image:
         r[8],
         stored.unpack_flags(r[9]),
         r[10],
+        False,
+        r[11],
     )
 
 
@@ -116,6 +120,7 @@ def _container(r: Sequence[Any]) -> Container:
         stored.unpack_flags(r[8]),
         r[9],
         r[10],
+        r[11],
     )
 
 

@@ -15,7 +15,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -24,15 +24,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import journal as journal_api
 from cstorage.content import ContentStore
 from cstorage.errors import OutcomeUnknown, StorageError, StoreBusy, StoreDamaged, StoreIsReadOnly
-from cstorage.model import Kind
+from cstorage.model import IDMaps, Kind
 from cstorage.state import State
+from cstorage.store.catalogue import Catalogue
+from cstorage.store.exchange import exchange
 from cstorage.store.lazily import LazyModule
 from cstorage.store.reading import Replica, translated
-from cstorage.store.workspace import Intent, Workspace, any_entries, left_over
+from cstorage.store.workspace import Intent, Swap, Workspace, any_entries, left_over
 
 if TYPE_CHECKING:
     from cstorage import events as ev
     from cstorage.drivers.contract import GraphDriver, Prepared
+    from cstorage.store.catalogue import Shelf
     from cstorage.store.mounts import MountTable
     from journal import Journal, Writer
 else:
@@ -85,6 +88,11 @@ class Core:
         self.content = ContentStore(location.graph_root / content)
         self.staging = location.graph_root / "staging"
         self.trash = location.graph_root / "trash"
+        image_root = Path(location.image_store) if location.image_store else location.graph_root
+        self.image_staging = image_root / "staging"
+        self.image_trash = image_root / "trash"
+        self.default_maps = IDMaps()
+        self.pull_options: Mapping[str, str] = {}
         self._joint: tuple[int, Transaction] | None = None  # thread and its joint transaction
         self._replica = Replica(journal, journal_path, writable=not location.read_only)
 
@@ -114,6 +122,28 @@ class Core:
         self._replica.catch_up()
 
     @property
+    def image_store(self) -> str:
+        """The split image store as images record it, "" without one."""
+        return self.location.image_store
+
+    @cached_property
+    def shelves(self) -> tuple[Shelf, ...]:
+        """The additional stores that the driver options name."""
+        from cstorage.drivers.options import additional_stores
+
+        roots = additional_stores(self.driver.name, self.location.driver_options)
+        if not roots:
+            return ()
+        from cstorage.store.additional import shelves
+
+        return shelves(roots, self.driver.name)
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """The state with the additional stores beside it."""
+        return Catalogue(self.state, self.shelves)
+
+    @property
     def position(self) -> journal_api.Position:
         """The place in the journal that this process has read up to."""
         return self._replica.position
@@ -133,7 +163,9 @@ class Core:
         return ev.Actor(os.getuid(), os.getpid(), program, os.uname().nodename, boot_id())
 
     @contextmanager
-    def transaction(self, reason: str = "") -> Iterator[Transaction]:
+    def transaction(
+        self, reason: str = "", actor: ev.Actor | None = None
+    ) -> Iterator[Transaction]:
         """Hold the writer lock around the block; commit what it collected when it ends well.
 
         Raises ``StoreBusy``, ``StoreDamaged``, ``StoreIsReadOnly``, and whatever the block raises:
@@ -149,7 +181,7 @@ class Core:
             return
         with self.mutex, translated(), self.journal.writer() as writer:
             self._catch_up()
-            tx = Transaction(self, writer, reason or self.location.reason)
+            tx = Transaction(self, writer, reason or self.location.reason, actor=actor)
             try:
                 yield tx
                 tx.commit()
@@ -204,12 +236,38 @@ class Core:
             return self.journal_path / "snapshots" if self._replica.snapshot() else None
 
     @contextmanager
-    def work(self) -> Iterator[Workspace]:
+    def work(self, image: bool = False) -> Iterator[Workspace]:
         """A work folder for the block, deleted afterwards.
 
+        ``image``: on the file system of layers that are not writable (a split image store).
         If the outcome of a commit is unknown it is left to the next sweep, which will know.
         """
-        work = Workspace.create(self.staging)
+        with self._held(Workspace.create(self.image_staging if image else self.staging)) as work:
+            yield work
+
+    @contextmanager
+    def tree_work(self, work: Workspace, *, image: bool) -> Iterator[Workspace]:
+        """A work folder where a layer's tree can be made: ``work``, unless the store is split."""
+        if not image or self.image_staging == self.staging:
+            yield work
+            return
+        with self.work(image=True) as other:
+            yield other
+
+    @contextmanager
+    def work_beside(self, tree: str, work: Workspace) -> Iterator[Workspace]:
+        """A work folder on the file system of the layer tree ``tree``."""
+        with self.tree_work(work, image=self.in_image_store(tree)) as found:
+            yield found
+
+    def in_image_store(self, tree: str) -> bool:
+        """Whether a layer's tree is in the split image store."""
+        return self.image_staging != self.staging and tree.startswith(
+            f"{self.image_staging.parent}/"
+        )
+
+    @contextmanager
+    def _held(self, work: Workspace) -> Iterator[Workspace]:
         if self.joint is not None:
             self.joint.works.append(work)
             yield work
@@ -230,10 +288,11 @@ class Core:
         Costs two ``scandir`` calls when there are none. A store that cannot be written, or whose
         writer is busy, is left as it is: the next one who opens it will try again.
         """
-        if self.location.read_only or not any_entries(self.staging, self.trash):
+        places = dict.fromkeys((self.staging, self.trash, self.image_staging, self.image_trash))
+        if self.location.read_only or not any_entries(*places):
             return 0
         settled = 0
-        for parent in (self.staging, self.trash):
+        for parent in places:
             for work, intent in left_over(parent):
                 if work.kept():
                     work.abandon()
@@ -246,7 +305,7 @@ class Core:
         return settled
 
     def _settle(self, work: Workspace, intent: Intent) -> None:
-        if intent.layers or intent.contents:
+        if intent.layers or intent.contents or intent.swaps:
             with self.mutex, translated(), self.journal.writer():
                 self._catch_up()
                 unknown = [x for x in intent.layers if self._state.layer(x) is None]
@@ -255,15 +314,31 @@ class Core:
                         for layer in unknown:
                             self.driver.withdraw(layer, work.path)
                             held.forget(layer)
+                for swap in intent.swaps:
+                    self._settle_swap(work, swap)
                 for content in intent.contents:
                     if not self._state.refers_to_content(content):
                         self.content.evict(content, work.path)
         work.discard()
 
+    def _settle_swap(self, work: Workspace, swap: Swap) -> None:
+        """The tree that the record is of goes into the layer, the other one with the folder."""
+        layer = self._state.layer(swap.layer)
+        if layer is None:
+            return
+        root, tree = self.driver.content_root(swap.layer), work.path / "tree"
+        if not root or not os.path.isdir(root) or not tree.is_dir():
+            return
+        in_place = os.stat(root).st_ino == swap.inode
+        if in_place != (layer.diff.recipe == swap.recipe):
+            exchange(root, str(tree))
+
     def close(self) -> None:
         with self.mutex, translated():
             if "mounts" in self.__dict__:
                 self.mounts.close()
+            for shelf in self.__dict__.get("shelves", ()):
+                shelf.close()
             self.journal.close()
         self._replica.close()
 
@@ -275,12 +350,19 @@ class Transaction:
     """
 
     def __init__(
-        self, core: Core, writer: Writer, reason: str, whole: Transaction | None = None
+        self,
+        core: Core,
+        writer: Writer,
+        reason: str,
+        whole: Transaction | None = None,
+        actor: ev.Actor | None = None,
     ) -> None:
         self.core = core
+        self.actor = actor or core.actor()
         self.writer = writer
         self.reason = reason
         self.state: State = State(whole.state if whole is not None else core._state)
+        self.catalogue = Catalogue(self.state, core.shelves)
         self.events: list[ev.Event] = []
         self.now_ns = time.time_ns()
         self.works: list[Workspace] = []
@@ -293,6 +375,9 @@ class Transaction:
         self._dropped_layers: dict[str, None] = {}
         self._dropped_contents: dict[str, None] = {}
         self._trash: Workspace | None = None
+        self._image_trash: Workspace | None = None
+        self._exchanges: list[tuple[str, str]] = []
+        self._committed = False
 
     def emit(self, event: ev.Event) -> None:
         """Add ``event``; it is visible in ``self.state`` at once."""
@@ -322,6 +407,10 @@ class Transaction:
     def adopt(self, key: str, path: Path) -> None:
         """Move a complete content file into place when the transaction commits."""
         self._contents[key] = path
+
+    def exchange(self, first: str, second: str) -> None:
+        """Let two trees change places when the transaction commits."""
+        self._exchanges.append((first, second))
 
     def withdraw(self, layer: str) -> None:
         """Remove a driver's tree that has no record when the transaction commits."""
@@ -364,17 +453,26 @@ class Transaction:
                 self._dropped_contents[content] = None
 
     def commit(self) -> None:
-        """Publish, append, apply, remove: steps 3 and 4 of the commit protocol."""
+        """Publish, append, apply, remove: steps 3 and 4 of the commit protocol.
+
+        Done at the end of the block that the transaction is for, unless the block did it before.
+        """
         core = self.core
+        if self._committed:
+            return
+        self._committed = True
         if not self.events and not self._dropped_layers:
             return
         gone_layers = [x for x in self._dropped_layers if self.state.layer(x) is None]
         gone_contents = [x for x in self._dropped_contents if not self.state.refers_to_content(x)]
         if gone_layers or gone_contents:
-            self._trash = Workspace.create(core.trash)
-            self._trash.declare(Intent(core.driver.name, tuple(gone_layers), tuple(gone_contents)))
+            self._make_trash(gone_layers, gone_contents)
         published: list[str] = []
+        exchanged: list[tuple[str, str]] = []
         try:
+            for pair in self._exchanges:
+                exchange(*pair)
+                exchanged.append(pair)
             for prepared in self._prepared:
                 published.append(prepared.plan.id)
                 core.driver.publish(prepared)
@@ -385,7 +483,7 @@ class Transaction:
 
                 self.writer.commit(
                     [codec.encode(event) for event in self.events],
-                    actor=list(core.actor()),
+                    actor=list(self.actor),
                     reason=self.reason,
                     schema=ev.SCHEMA,
                 )
@@ -393,37 +491,61 @@ class Transaction:
             # Whether the frame is durable is unknown; what was moved stays for the next sweep.
             raise
         except BaseException:
+            for pair in reversed(exchanged):
+                exchange(*pair)
             self._roll_back(published)
             raise
         core._catch_up()
+        if gone_layers:
+            core.refresh_view()  # nobody shall be shown a layer whose content is gone
+            with core.mounts.held() as held:
+                for layer in gone_layers:
+                    core.driver.withdraw(layer, self._trash_for(layer).path)
+                    held.forget(layer)
         if self._trash is not None:
-            if gone_layers:
-                core.refresh_view()  # nobody shall be shown a layer whose content is gone
-                with core.mounts.held() as held:
-                    for layer in gone_layers:
-                        core.driver.withdraw(layer, self._trash.path)
-                        held.forget(layer)
             for content in gone_contents:
                 core.content.evict(content, self._trash.path)
+
+    def _make_trash(self, layers: list[str], contents: list[str]) -> None:
+        """Folders for what goes, on the file systems that it is on, with the intent to move it."""
+        core = self.core
+        apart = [x for x in layers if core.in_image_store(core.driver.content_root(x))]
+        if apart:
+            self._image_trash = Workspace.create(core.image_trash)
+            self._image_trash.declare(Intent(core.driver.name, tuple(apart), ()))
+            layers = [x for x in layers if x not in apart]
+        if layers or contents:
+            self._trash = Workspace.create(core.trash)
+            self._trash.declare(Intent(core.driver.name, tuple(layers), tuple(contents)))
+
+    def _trash_for(self, layer: str) -> Workspace:
+        core = self.core
+        if core.in_image_store(core.driver.content_root(layer)):
+            self._image_trash = self._image_trash or Workspace.create(core.image_trash)
+            return self._image_trash
+        self._trash = self._trash or Workspace.create(core.trash)
+        return self._trash
 
     def _roll_back(self, published: list[str]) -> None:
         """Take back what was moved into place; the frame was certainly not written."""
         if not published and not self._contents:
             return
-        trash = self._trash or Workspace.create(self.core.trash)
         for layer in published:
-            self.core.driver.withdraw(layer, trash.path)
+            self.core.driver.withdraw(layer, self._trash_for(layer).path)
+        self._trash = self._trash or Workspace.create(self.core.trash)
         for key in self._contents:
             if not self.core._state.refers_to_content(key):
-                self.core.content.evict(key, trash.path)
-        self._trash = trash
+                self.core.content.evict(key, self._trash.path)
 
     def close(self) -> None:
         """Delete what the transaction removed. Slow; the writer lock is not held any more."""
-        trash, self._trash = self._trash, None
-        if trash is not None:
-            if self._dropped_layers and self.core.may_have_view:
-                from cstorage.store.projecting import grace_s
+        kept_s = 0.0
+        if self._trash is not None and self._dropped_layers and self.core.may_have_view:
+            from cstorage.store.projecting import grace_s
 
-                trash.keep(grace_s(self.core))
-            trash.discard()
+            kept_s = grace_s(self.core)
+        for trash in (self._trash, self._image_trash):
+            if trash is not None:
+                trash.keep(kept_s)
+                trash.discard()
+        self._trash = self._image_trash = None
