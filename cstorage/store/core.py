@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import journal as journal_api
 from cstorage import events as ev
+from cstorage.config import StoreOptions
 from cstorage.content import ContentStore
 from cstorage.errors import OutcomeUnknown, StoreBusy, StoreDamaged, StoreIsReadOnly
 from cstorage.events import codec
@@ -56,6 +57,7 @@ class Location(NamedTuple):
     read_only: bool = False
     reason: str = ""
     program: str = ""
+    options: StoreOptions = StoreOptions()
 
 
 def boot_id() -> str:
@@ -93,8 +95,9 @@ class Core:
         image_root = Path(location.image_store) if location.image_store else location.graph_root
         self.image_staging = image_root / "staging"
         self.image_trash = image_root / "trash"
-        self.default_maps = IDMaps()
-        self.pull_options: Mapping[str, str] = {}
+        self.options = location.options
+        self.default_maps = IDMaps(self.options.uid_map, self.options.gid_map)
+        self.pull_options: Mapping[str, str] = self.options.pull_options or {}
         self._replica = Replica(journal, journal_path)
 
     # -- reading ---------------------------------------------------------------------------------
@@ -129,6 +132,13 @@ class Core:
         from cstorage.store.additional import shelves
 
         return shelves(roots, self.driver.name)
+
+    @cached_property
+    def subordinate_ids(self) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+        """Host UIDs and GIDs for automatic namespaces, looked up once: from, up to excluding."""
+        from cstorage.store.userns import subordinate_ids
+
+        return subordinate_ids(self)
 
     @property
     def catalogue(self) -> Catalogue:
