@@ -1,1 +1,1 @@
-"""Reading what containers/storage writes. Nothing in here changes a file of the original."""
+"""Interoperation with the on-disk format of containers/storage: project, adopt, export, convert."""

@@ -205,64 +205,79 @@ def parse_time(text: str) -> int | None:
 def layers(path: Path) -> Iterator[Layer]:
     """Layers in a ``layers.json``, in its order. Raises ``ForeignDataError``."""
     for values in read(path):
-        record = _Record(values, path)
-        compression = record.number("compression")
-        if compression not in tuple(Compression):
-            raise record.wrong("compression", f"is {compression}")
-        yield Layer(
-            id=LayerID(record.id),
-            names=tuple(dict.fromkeys(record.texts("names"))),
-            parent=LayerID(record.reference("parent")),
-            metadata=record.text("metadata"),
-            mount_label=record.text("mountlabel"),
-            created_ns=record.time_ns("created"),
-            diff=DiffSummary(
-                compressed_digest=record.digest("compressed-diff-digest"),
-                compressed_size=record.number("compressed-size"),
-                uncompressed_digest=record.digest("diff-digest"),
-                uncompressed_size=record.number("diff-size"),
-                toc_digest=record.digest("toc-digest"),
-                compression=Compression(compression),
-                uids=record.ids("uidset"),
-                gids=record.ids("gidset"),
-            ),
-            flags=record.flags(),
-            maps=record.maps(),
-            big_data=record.blobs(strict=False),
-        )
+        yield layer_of(values, path)
+
+
+def layer_of(values: Mapping[str, Any], path: Path) -> Layer:
+    """The layer of one record of the file ``path``. Raises ``ForeignDataError``."""
+    record = _Record(values, path)
+    compression = record.number("compression")
+    if compression not in tuple(Compression):
+        raise record.wrong("compression", f"is {compression}")
+    return Layer(
+        id=LayerID(record.id),
+        names=tuple(dict.fromkeys(record.texts("names"))),
+        parent=LayerID(record.reference("parent")),
+        metadata=record.text("metadata"),
+        mount_label=record.text("mountlabel"),
+        created_ns=record.time_ns("created"),
+        diff=DiffSummary(
+            compressed_digest=record.digest("compressed-diff-digest"),
+            compressed_size=record.number("compressed-size"),
+            uncompressed_digest=record.digest("diff-digest"),
+            uncompressed_size=record.number("diff-size"),
+            toc_digest=record.digest("toc-digest"),
+            compression=Compression(compression),
+            uids=record.ids("uidset"),
+            gids=record.ids("gidset"),
+        ),
+        flags=record.flags(),
+        maps=record.maps(),
+        big_data=record.blobs(strict=False),
+    )
 
 
 def images(path: Path) -> Iterator[Image]:
     """Images in an ``images.json``, in its order. Raises ``ForeignDataError``."""
     for values in read(path):
-        record = _Record(values, path)
-        yield Image(
-            id=ImageID(record.id),
-            digest=record.digest("digest"),
-            names=tuple(dict.fromkeys(record.texts("names"))),
-            names_history=record.texts("names-history"),
-            top_layer=LayerID(record.reference("layer")),
-            mapped_top_layers=tuple(LayerID(x) for x in record.texts("mapped-layers")),
-            metadata=record.text("metadata"),
-            big_data=record.blobs(strict=True),
-            created_ns=record.time_ns("created"),
-            flags=record.flags(),
-        )
+        yield image_of(values, path)
+
+
+def image_of(values: Mapping[str, Any], path: Path) -> Image:
+    """The image of one record of the file ``path``. Raises ``ForeignDataError``."""
+    record = _Record(values, path)
+    return Image(
+        id=ImageID(record.id),
+        digest=record.digest("digest"),
+        names=tuple(dict.fromkeys(record.texts("names"))),
+        names_history=record.texts("names-history"),
+        top_layer=LayerID(record.reference("layer")),
+        mapped_top_layers=tuple(LayerID(x) for x in record.texts("mapped-layers")),
+        metadata=record.text("metadata"),
+        big_data=record.blobs(strict=True),
+        created_ns=record.time_ns("created"),
+        flags=record.flags(),
+    )
 
 
 def containers(path: Path, *, volatile: bool = False) -> Iterator[Container]:
     """Containers in a ``containers.json``, in its order. Raises ``ForeignDataError``."""
     for values in read(path):
-        record = _Record(values, path)
-        yield Container(
-            id=ContainerID(record.id),
-            names=tuple(dict.fromkeys(record.texts("names"))),
-            image=ImageID(record.reference("image")),
-            layer=LayerID(record.reference("layer")),
-            metadata=record.text("metadata"),
-            big_data=record.blobs(strict=False),
-            created_ns=record.time_ns("created"),
-            maps=record.maps(),
-            flags=record.flags(),
-            volatile=volatile,
-        )
+        yield container_of(values, path, volatile=volatile)
+
+
+def container_of(values: Mapping[str, Any], path: Path, *, volatile: bool = False) -> Container:
+    """The container of one record of the file ``path``. Raises ``ForeignDataError``."""
+    record = _Record(values, path)
+    return Container(
+        id=ContainerID(record.id),
+        names=tuple(dict.fromkeys(record.texts("names"))),
+        image=ImageID(record.reference("image")),
+        layer=LayerID(record.reference("layer")),
+        metadata=record.text("metadata"),
+        big_data=record.blobs(strict=False),
+        created_ns=record.time_ns("created"),
+        maps=record.maps(),
+        flags=record.flags(),
+        volatile=volatile,
+    )

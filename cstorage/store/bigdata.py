@@ -115,6 +115,8 @@ def _item(core: Core, kind: Kind, key: str) -> Item:
                 found = None
         case Kind.CONTAINER:
             found = lookup.find_container(core.state, key)
+    if found is None and kind is Kind.LAYER and core.catalogue.find_layer(key) is not None:
+        raise LayerUnknown(f"locating layer with ID {go_quote(key)} to write bigdata")
     if found is None:
         raise _unknown(kind, key)
     return found

@@ -41,7 +41,7 @@ class Finder:
     def containers(self) -> Iterator[Container]:
         """All containers in creation order, volatile ones last."""
         state = self._core.state
-        for id_ in list(state.ids(Kind.CONTAINER)):
+        for id_ in state.ids(Kind.CONTAINER):
             found = state.container(id_)
             if found is not None:
                 yield found

@@ -35,12 +35,14 @@ def open_store(
     reason: str = "",
     program: str = "",
     options: StoreOptions | None = None,
+    taking_over: bool = False,
 ) -> Store:
     """Open the store at ``graph_root``, making it if it does not exist and may be written.
 
     ``options`` give what the other arguments leave empty, and default maps, automatic namespaces
     and pull options. With nothing given at all they are what the configuration says (semantics
-    §3.1). ``reason`` and ``program`` are recorded with every change made through the result.
+    §3.1). ``taking_over`` makes a store where another tool keeps its own, to adopt that in place.
+    ``reason`` and ``program`` are recorded with every change made through the result.
 
     A store that this process has open with the same roots, driver, reason and program is returned
     again, whatever else is asked for; close it as often as it was opened. Raises
@@ -64,7 +66,15 @@ def open_store(
         if known is not None and canonical(chosen.driver) in ("", known.driver_name):
             known._users += 1
             return known
-        store = _open(chosen, graph, run, read_only=read_only, reason=reason, program=program)
+        store = _open(
+            chosen,
+            graph,
+            run,
+            read_only=read_only,
+            reason=reason,
+            program=program,
+            taking_over=taking_over,
+        )
         _registry.setdefault(key, store)
         return store
 
@@ -115,7 +125,14 @@ def _completed(given: StoreOptions) -> StoreOptions:
 
 
 def _open(
-    options: StoreOptions, graph: Path, run: Path, *, read_only: bool, reason: str, program: str
+    options: StoreOptions,
+    graph: Path,
+    run: Path,
+    *,
+    read_only: bool,
+    reason: str,
+    program: str,
+    taking_over: bool,
 ) -> Store:
     name = select(
         graph, run, options.driver, options=options.driver_options, priority=options.driver_priority
@@ -138,7 +155,7 @@ def _open(
         program,
         options,
     )
-    core = _open_core(location, graph_driver)
+    core = _open_core(location, graph_driver, taking_over)
     try:
         core.shelves  # noqa: B018  additional stores that contradict themselves: not to be opened
         core.sweep()
@@ -180,7 +197,7 @@ def first_driver(folder: Path) -> str:
         return ""
 
 
-def _open_core(location: Location, driver: object) -> Core:
+def _open_core(location: Location, driver: object, taking_over: bool) -> Core:
     from typing import cast
 
     from cstorage.drivers.contract import GraphDriver
@@ -195,10 +212,10 @@ def _open_core(location: Location, driver: object) -> Core:
                 location = location._replace(read_only=True)
         else:
             driver_folder = location.graph_root / f"{graph_driver.name}-layers" / "layers.json"
-            if driver_folder.exists():
+            if driver_folder.exists() and not taking_over:
                 raise StoreIsReadOnly(
                     f"{location.graph_root} was written by containers/storage ({driver_folder}) "
-                    "and has no journal; adopt it into a new store"
+                    "and has no journal; take it over with adopt, in place or into a new store"
                 )
             folder.with_suffix(".driver").write_text(graph_driver.name + "\n")
             for name in ("staging", "trash"):

@@ -7,7 +7,7 @@ their layer. Errors are classes of ``cstorage.errors``; a method that raises has
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -31,9 +31,15 @@ from cstorage.store.lazily import LazyModule
 from cstorage.store.mapping import MapOptions
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from cstorage.archive.apply import ApplyOptions
     from cstorage.archive.compression import ByteSink, ByteSource
+    from cstorage.drivers.contract import StrPath
+    from cstorage.interop.projection import Outcome
+    from cstorage.interop.selection import Form
     from cstorage.store import (
+        adoption,
         bigdata,
         checking,
         containers,
@@ -47,7 +53,11 @@ if TYPE_CHECKING:
         layers,
         mounts,
         names,
+        projecting,
+        replay,
         staged,
+        transactions,
+        usage,
     )
     from cstorage.store import flags as flags_of
     from cstorage.store.checking import CheckOptions, Report
@@ -55,9 +65,15 @@ if TYPE_CHECKING:
     from cstorage.store.lockfile import LockFile
     from cstorage.store.mounts import MountTable
     from cstorage.store.staged import StagedLayer
+    from cstorage.store.transactions import StoreTransaction
+    from cstorage.store.usage import ImageUsage, StoreUsage
 
     _Blobs = Sequence[bigdata.Blob]
+    from cstorage.store.adoption import Adoption
+    from cstorage.store.incoming import Mode
+    from cstorage.store.replay import Copied
 else:
+    adoption = LazyModule("cstorage.store.adoption")
     bigdata = LazyModule("cstorage.store.bigdata")
     checking = LazyModule("cstorage.store.checking")
     containers = LazyModule("cstorage.store.containers")
@@ -72,7 +88,11 @@ else:
     layers = LazyModule("cstorage.store.layers")
     mounts = LazyModule("cstorage.store.mounts")
     names = LazyModule("cstorage.store.names")
+    projecting = LazyModule("cstorage.store.projecting")
+    replay = LazyModule("cstorage.store.replay")
     staged = LazyModule("cstorage.store.staged")
+    transactions = LazyModule("cstorage.store.transactions")
+    usage = LazyModule("cstorage.store.usage")
 
 
 class Store(Finder, ItemData):
@@ -173,6 +193,28 @@ class Store(Finder, ItemData):
             return version("cstorage")
         except PackageNotFoundError:
             return ""
+
+    # -- several changes as one --------------------------------------------------------------
+
+    def transaction(self, reason: str = "") -> AbstractContextManager[StoreTransaction]:
+        """All changes that this thread makes in the block become one, or none of them happens.
+
+        Others read the old state until the block ends, and do not write meanwhile: keep it short.
+        See ``transactions.StoreTransaction``.
+        """
+        return transactions.joint(self, self._core, reason)
+
+    def because(self, reason: str) -> AbstractContextManager[None]:
+        """Record ``reason`` with the changes of the block, "" leaves the reason as it is."""
+        return transactions.because(self._core, reason)
+
+    def usage(self, measure: bool = False) -> StoreUsage:
+        """What the store occupies, without walking it. See ``usage.of_store``."""
+        return usage.of_store(self._core, measure)
+
+    def image_usage(self) -> Iterator[ImageUsage]:
+        """What each image adds to the store."""
+        return usage.of_images(self._core)
 
     # -- layers ----------------------------------------------------------------------------------
 
@@ -506,3 +548,61 @@ class Store(Finder, ItemData):
     def snapshot(self) -> Path | None:
         """Write a snapshot of the state, so that the next open replays less."""
         return self._core.snapshot()
+
+    # -- other tools -----------------------------------------------------------------------------
+
+    def project(
+        self,
+        *,
+        form: Form | None = None,
+        keep: bool | None = None,
+        grace_s: int | None = None,
+        overwrite: bool = False,
+        verify: bool = False,
+    ) -> Outcome:
+        """Write the view that podman and its like read. Errors: ``projecting.project``."""
+        return projecting.project(
+            self._core, form=form, keep=keep, grace_s=grace_s, overwrite=overwrite, verify=verify
+        )
+
+    def stop_projecting(self, *, overwrite: bool = False) -> None:
+        """Remove the view. Raises ``ViewChanged`` if another program wrote to it."""
+        projecting.stop(self._core, overwrite=overwrite)
+
+    def adopt(
+        self,
+        graph_root: StrPath,
+        mode: Mode | str = "copy",
+        *,
+        dry_run: bool = False,
+        from_driver: str = "",
+        run_root: str = "",
+        image_store: str = "",
+        additional: Sequence[str] = (),
+        timeout_s: float = 10.0,
+        tell: Callable[[str], None] | None = None,
+    ) -> Adoption:
+        """Take over a store of containers/storage; ``mode``: copy, link, in-place.
+
+        Arguments and errors: ``adoption.adopt``.
+        """
+        return adoption.adopt(
+            self._core,
+            str(graph_root),
+            mode=adoption.Mode(mode),
+            dry_run=dry_run,
+            from_driver=from_driver,
+            run_root=run_root,
+            image_store=image_store,
+            additional=additional,
+            timeout_s=timeout_s,
+            tell=tell,
+        )
+
+    def convert(self, directory: StrPath, driver: str) -> Copied:
+        """A copy of the store that uses another driver. Errors: ``replay.convert``."""
+        return replay.convert(self._core, str(directory), driver)
+
+    def export(self, directory: StrPath) -> Copied:
+        """A store of containers/storage with everything in it. Errors: ``replay.export``."""
+        return replay.export(self._core, str(directory))

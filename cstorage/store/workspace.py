@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -92,6 +93,20 @@ class Workspace:
         if not path.exists():
             write_synced(path, data)
         return path
+
+    def keep(self, seconds: float) -> None:
+        """Leave the folder for that long to whoever still uses what is in it; sweeps respect it."""
+        if seconds > 0 and self._lock_fd >= 0:
+            self.settle()
+            (self.path / "keep-until").write_text(str(int(time.time() + seconds)))
+            self.abandon()
+
+    def kept(self) -> bool:
+        """Whether its time has not come yet."""
+        try:
+            return time.time() < int((self.path / "keep-until").read_text())
+        except (FileNotFoundError, ValueError):
+            return False
 
     def put_file(self, key: str, source: Path) -> None:
         """Take over a synced content file, from another file system if need be."""
