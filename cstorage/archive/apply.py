@@ -252,7 +252,7 @@ class _Run:
             recipe.close()
         if manifest is not None:
             manifest.close()
-        return self._summary(uids, gids, extractor.entries, size)
+        return self._summary(uids, gids, extractor.entries, size, extractor.disk_size)
 
     def _record(self, member: Member, mark: int, recipe: RecipeWriter) -> None:
         """The recipe's entry for a member; content that is not on disk goes into the recipe."""
@@ -278,7 +278,7 @@ class _Run:
             self._reader.tap(recipe.segment)
 
     def _summary(
-        self, uids: set[int], gids: set[int], entries: int, content_size: int
+        self, uids: set[int], gids: set[int], entries: int, content_size: int, disk_size: int = 0
     ) -> DiffSummary:
         """Semantics §2.9: trusted digests and sizes, else what was computed."""
         options = self._options
@@ -303,6 +303,7 @@ class _Run:
             gids=tuple(sorted(gids)),
             entries=entries,
             content_size=content_size,
+            disk_size=disk_size,
         )
 
 

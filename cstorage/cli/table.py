@@ -7,6 +7,7 @@ rows = order of the global usage list (cli.md §11), with our own commands at th
 
 from __future__ import annotations
 
+from cstorage.cli.additions import ADDITIONS
 from cstorage.cli.command import (
     JSON,
     LABEL,
@@ -31,6 +32,7 @@ from cstorage.cli.families import (
     parent_owners,
 )
 from cstorage.cli.goflags import BOOL, STRING, Flag
+from cstorage.cli.interop_table import INTEROP
 
 _CREATED = "Prints the ID and, indented by a tab, each name; with --json the new record."
 _DELETED = (
@@ -559,6 +561,8 @@ COMMANDS: tuple[Command, ...] = (
         "chronicle:watch",
         "Lines as `history` prints them, each as soon as the change is durable.",
     ),
+    *INTEROP,
+    *ADDITIONS,
 )
 
 

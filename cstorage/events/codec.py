@@ -37,6 +37,7 @@ NUMBERS: dict[type[Any], int] = {
     ev.ImageMappedLayerAdded: 21,
     ev.ImageMappedLayerRemoved: 22,
     ev.ImageDeleted: 23,
+    ev.ImageMoved: 24,
     ev.ContainerCreated: 30,
     ev.ContainerDeleted: 31,
     ev.NamesSet: 40,
@@ -96,6 +97,7 @@ def unpack_items(raw: Sequence[Any]) -> tuple[BigDataItem, ...]:
 
 
 _NO_DIFF = DiffSummary()
+_COMPRESSIONS = {int(value): value for value in Compression}
 
 
 def pack_diff(diff: DiffSummary) -> list[Any]:
@@ -114,17 +116,20 @@ def pack_diff(diff: DiffSummary) -> list[Any]:
         diff.manifest,
         diff.entries,
         diff.content_size,
+        diff.disk_size,
+        diff.recipe_size,
+        diff.manifest_size,
     ]
 
 
 def unpack_diff(raw: Sequence[Any]) -> DiffSummary:
     if not raw:
         return _NO_DIFF
-    head = raw[:12]
-    diff = DiffSummary._make([*head, *DiffSummary()[len(head) :]])
-    return diff._replace(
-        compression=Compression(diff.compression), uids=tuple(diff.uids), gids=tuple(diff.gids)
-    )
+    fields = [*raw[:15], *_NO_DIFF[len(raw) :]]
+    fields[5] = _COMPRESSIONS.get(fields[5]) or Compression(fields[5])
+    fields[6] = tuple(fields[6])
+    fields[7] = tuple(fields[7])
+    return DiffSummary._make(fields)
 
 
 _T = TypeVar("_T")
@@ -157,6 +162,7 @@ class _Codec:
         self.cls = cls
         self.number = number
         self.fields: tuple[str, ...] = cls._fields
+        self.defaults: list[Any] = list(cls._field_defaults.values())  # of the last fields
         self.pack = [(i, _PACK[f]) for i, f in enumerate(self.fields) if f in _PACK]
         self.unpack = [(i, _UNPACK[f]) for i, f in enumerate(self.fields) if f in _UNPACK]
 
@@ -186,7 +192,11 @@ def decode(raw: Sequence[Any]) -> ev.Event:
     size = len(codec.fields)
     fields = list(raw[1 : size + 1])
     try:
-        if len(fields) < size:
+        missing = size - len(fields)
+        if 0 < missing <= len(codec.defaults):
+            # Written before the last fields were appended to this event.
+            fields += codec.defaults[-missing:]
+        elif missing > 0:
             raise EventError(f"event {codec.cls.__name__} has {len(fields)} of {size} fields")
         for i, unpack in codec.unpack:
             fields[i] = unpack(fields[i])

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from cstorage import events as ev
 from cstorage.events import codec
 from cstorage.model import Kind
-from cstorage.store.core import translated
 from cstorage.store.lookup import any_item
+from cstorage.store.reading import translated
 from journal.frame import DATA
 
 if TYPE_CHECKING:
