@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import journal as journal_api
-from cstorage import events as ev
 from cstorage.config import StoreOptions
 from cstorage.drivers.options import canonical
 from cstorage.drivers.registry import open_driver, select
@@ -223,6 +222,8 @@ def _open_core(location: Location, driver: object, taking_over: bool) -> Core:
             journal = journal_api.Journal.open(folder, mode="w", create=True)
     core = Core(location, journal, graph_driver, folder)
     if not location.read_only and not core.state.driver:
+        from cstorage import events as ev
+
         with core.transaction() as tx:
             if not tx.state.driver:
                 tx.emit(ev.StoreInitialised(graph_driver.name))

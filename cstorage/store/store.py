@@ -12,7 +12,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from cstorage import events as ev
 from cstorage.errors import InvalidID
 from cstorage.model import (
     Change,
@@ -33,6 +32,7 @@ from cstorage.store.mapping import MapOptions
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
+    from cstorage import events as ev
     from cstorage.archive.apply import ApplyOptions
     from cstorage.archive.compression import ByteSink, ByteSource
     from cstorage.drivers.contract import StrPath
@@ -73,6 +73,7 @@ if TYPE_CHECKING:
     from cstorage.store.incoming import Mode
     from cstorage.store.replay import Copied
 else:
+    ev = LazyModule("cstorage.events")
     adoption = LazyModule("cstorage.store.adoption")
     bigdata = LazyModule("cstorage.store.bigdata")
     checking = LazyModule("cstorage.store.checking")
