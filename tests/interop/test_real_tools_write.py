@@ -1,4 +1,4 @@
-"""What podman, buildah, skopeo and the original's tool wrote is adopted, exported and used again."""
+"""What podman, buildah, skopeo and the original wrote is adopted, exported and used again."""
 
 from __future__ import annotations
 
