@@ -209,9 +209,7 @@ class _Repair:
         lost = gap.last - gap.first + 1
         self.new.append((number, data, None))
         self.steps.append(
-            Step(
-                sg.name(number), f"make it anew with a gap of events {gap.first} to {gap.last}", lost
-            )
+            Step(sg.name(number), f"make it anew, events {gap.first} to {gap.last} are a gap", lost)
         )
         self.lost += lost
 

@@ -30,7 +30,7 @@ from cstorage.errors import ArchiveLimitExceeded
 from cstorage.model import Compression, DiffSummary, Digest
 
 _CHUNK = 1 << 19  # decoded bytes handed around at a time
-_DEPTH = 8  # chunks decoded ahead
+_DEPTH = 32  # chunks ahead: enough that a thread which the scheduler lets wait stops no other
 _RATIO_FLOOR = 16 << 20
 _HOLES_MAX = 4 << 30  # zeros hashed per archive; beyond, sparse files stay without digest
 _SHA256 = "sha256:"
@@ -254,7 +254,7 @@ class _Run:
             recipe.close()
         if manifest is not None:
             manifest.close()
-        return self._summary(uids, gids, extractor.entries, size)
+        return self._summary(uids, gids, extractor.entries, size, extractor.disk_size)
 
     def _record(self, member: Member, mark: int, recipe: RecipeWriter) -> None:
         """The recipe's entry for a member; content that is not on disk goes into the recipe."""
@@ -281,7 +281,7 @@ class _Run:
             self._reader.tap(recipe.segment)
 
     def _summary(
-        self, uids: set[int], gids: set[int], entries: int, content_size: int
+        self, uids: set[int], gids: set[int], entries: int, content_size: int, disk_size: int = 0
     ) -> DiffSummary:
         """Semantics §2.9: trusted digests and sizes, else what was computed."""
         options = self._options
@@ -306,6 +306,7 @@ class _Run:
             gids=tuple(sorted(gids)),
             entries=entries,
             content_size=content_size,
+            disk_size=disk_size,
         )
 
 

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_ANY = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _MAJOR_END, _MINOR_END = 1 << 12, 1 << 20
+_BLOCK = 4096  # what files occupy is counted in these
+_LONG_LINK = 60  # bytes from which on a symbolic link's target needs a block
 _INSIDE_WHITEOUT = b"/" + wh.PREFIX
 
 SKIPPED, PRESENT, WHITEOUT, OPAQUE = -1, 0, 1, 2
@@ -76,6 +78,8 @@ class Extractor:
         self._seen: set[bytes] = set()
         self._exact = not beneath.list_names(self._parents.root)
         self._content_size = 0
+        self.disk_size = 0
+        """Bytes that the tree occupies, as ``du`` counts; complete after ``finish``."""
         self._opaque_xattr = wh.OPAQUE_XATTRS[options.in_userns]
         self.entries = 0
 
@@ -149,6 +153,7 @@ class Extractor:
             if member.size:
                 self._write_content(fd, member)
                 self._content_size += member.size
+                self.disk_size += -(-member.size // _BLOCK) * _BLOCK
             attributes = self._attributes
             if self._force:
                 attributes.override(fd, member, "file")
@@ -227,12 +232,13 @@ class Extractor:
             self._remove(parent, base)
             os.symlink(target, base, dir_fd=parent)
         self._content_size += len(target)
+        if len(target) >= _LONG_LINK:
+            self.disk_size += _BLOCK
         attributes = self._attributes
         if not self._force:
             uid, gid = attributes.owner(member.uid, member.gid, base)
             attributes.chown_entry(parent, base, uid, gid)
-        if member.mtime_ns or member.atime_ns:
-            os.utime(base, ns=times(member), dir_fd=parent, follow_symlinks=False)
+        os.utime(base, ns=times(member), dir_fd=parent, follow_symlinks=False)
         if member.xattrs:
             attributes.set_xattrs(beneath.descriptor_path(parent, base), member, base)
 
@@ -505,6 +511,7 @@ class Extractor:
                 fd = self._parents.find(directory).fd
                 info = beneath.stat_in(fd, base or b".")
                 if info is not None and stat.S_ISDIR(info.st_mode):
+                    self.disk_size += info.st_blocks * 512
                     os.utime(base or b".", ns=(atime, mtime), dir_fd=fd, follow_symlinks=False)
             except (FileNotFoundError, NotADirectoryError):
                 continue  # removed again by a later entry
@@ -515,7 +522,9 @@ class Extractor:
         if self._exact:
             return self._content_size
         from cstorage.archive.changes import tree_size
+        from cstorage.archive.occupied import occupied
 
+        self.disk_size = occupied(self._parents.root)
         return tree_size(self._parents.root)
 
     def _set_late_mode(self, path: bytes, mode: int) -> None:

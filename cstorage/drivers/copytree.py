@@ -57,21 +57,8 @@ class TreeCopier:
         self.cloned = 0
 
     def copy(self, source: int, target: int) -> None:
-        """Copy the content and attributes of directory ``source`` to the directory ``target``."""
-        self.merge(source, target)
-        self._finish(source, target, os.fstat(source))
-
-    def merge(self, source: int, target: int) -> None:
-        """Copy the content of directory ``source``, not its own attributes, into ``target``.
-
-        What is there already stays: directories merge and take over attributes, other entries are
-        replaced. Raises ``FileExistsError`` where a directory meets something else.
-        """
+        """Copy the content and attributes of directory ``source`` to the empty ``target``."""
         self._target_root = target
-        self._directory(source, target, b"")
-
-    def _directory(self, source: int, target: int, prefix: bytes) -> None:
-        """``prefix`` is where ``target`` is in the whole copy: b"" or a path ending in "/"."""
         pending = [b""]
         directories: list[bytes] = []
         with treewalk.Tree(source) as old, treewalk.Tree(target) as new:
@@ -82,10 +69,10 @@ class TreeCopier:
                     for name in treewalk.names(inner):
                         path = treewalk.joined(current, name)
                         status = os.lstat(name, dir_fd=inner)
-                        self._entry(inner, copied, name, prefix + path, status)
+                        self._entry(inner, copied, name, path, status)
                         if stat.S_ISDIR(status.st_mode):
                             pending.append(path)
-            for current in reversed(directories[1:]):
+            for current in reversed(directories):
                 with _Pair(old, new, current) as (inner, copied):
                     self._finish(inner, copied, os.fstat(inner))
 
@@ -93,21 +80,6 @@ class TreeCopier:
         self, source: int, target: int, name: bytes, path: bytes, status: os.stat_result
     ) -> None:
         """Make one entry; of a directory only the empty directory."""
-        try:
-            self._make(source, target, name, path, status)
-        except FileExistsError:
-            there = os.lstat(name, dir_fd=target)
-            if stat.S_ISDIR(there.st_mode) != stat.S_ISDIR(status.st_mode):
-                raise FileExistsError(
-                    errno.EEXIST, "a directory and a file of that name do not merge", path
-                ) from None
-            if not stat.S_ISDIR(there.st_mode):
-                os.unlink(name, dir_fd=target)
-                self._make(source, target, name, path, status)
-
-    def _make(
-        self, source: int, target: int, name: bytes, path: bytes, status: os.stat_result
-    ) -> None:
         mode = status.st_mode
         if stat.S_ISDIR(mode):
             os.mkdir(name, 0o700, dir_fd=target)

@@ -28,6 +28,9 @@ _ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
 NOT_LAYERS = frozenset((LINKS, "staging", "tempdirs"))
 """Directories of a home that are not layers."""
 
+SCRATCH = ".probe-"
+"""How scratch directories of probes begin."""
+
 DEPTH_MAX = 500
 """Most lower directories the kernel stacks."""
 
@@ -161,7 +164,7 @@ class Homes:
                 with os.scandir(home) as entries:
                     for entry in entries:
                         name = entry.name
-                        if name in NOT_LAYERS or name.startswith("."):
+                        if name in NOT_LAYERS or name.startswith(SCRATCH):
                             continue
                         if entry.is_dir(follow_symlinks=False):
                             found.append(LayerDir(name, home, True, f"{home}/{name}"))

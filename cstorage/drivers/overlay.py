@@ -267,7 +267,7 @@ class OverlayDriver:
             maps=maps,
             ignore_chown_errors=self.settings.ignore_chown_errors,
             force_mask=self.settings.force_mask,
-            in_userns=self.probe.user_xattr,
+            in_userns=self.probe.rootless,
         )
 
     def make_durable(self, prepared: Prepared) -> None:
@@ -286,7 +286,7 @@ class OverlayDriver:
         home, layer_id = prepared.home, prepared.plan.id
         links = f"{home}/{layout.LINKS}"
         if not os.path.isdir(links):
-            os.makedirs(links, mode=0o755, exist_ok=True)
+            publication.make_directories(links, 0o755)
         link = layout.link_name(prepared.path)
         if link is None:
             raise DriverError(f"Stat {prepared.path}/link: no such file or directory")
@@ -373,12 +373,14 @@ class OverlayDriver:
 
     @contextmanager
     def view(self, layer_id: str) -> Iterator[int]:
-        """A descriptor of the merged tree of a layer, for reading."""
+        """A descriptor of the merged tree of a layer, for reading, with the owners on disk."""
         from cstorage.drivers.mountapi import is_mount_point
+        from cstorage.drivers.overlay_mount import is_shifted
 
         layer = self.homes.get(layer_id)
         point = self.mount_point(layer)
-        tree = os.open(point, _DIRECTORY) if is_mount_point(point) else self._view(layer)
+        as_it_is = is_mount_point(point) and not is_shifted(point)
+        tree = os.open(point, _DIRECTORY) if as_it_is else self._view(layer)
         try:
             yield tree
         finally:

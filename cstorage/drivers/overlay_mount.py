@@ -181,6 +181,16 @@ def _lowers(
         yield moved
 
 
+def is_shifted(point: str) -> bool:
+    """Whether the mount shows other owners than the disk has (the kernel lists its lowers)."""
+    with open("/proc/self/mountinfo", "rb") as mounts:
+        for line in mounts:
+            fields = line.split(b" ")
+            if fields[4] == os.fsencode(os.path.abspath(point)):
+                return b"/mapped/" in line
+    return False
+
+
 def flag_words(flags: Flags) -> list[str]:
     """Mount flags as the words a mount program understands."""
     words = (("ro", 1), ("nosuid", 2), ("nodev", 4), ("noexec", 8), ("noatime", 1 << 10))

@@ -14,6 +14,7 @@ import errno
 import os
 from typing import TYPE_CHECKING
 
+from cstorage.drivers.layout import SCRATCH
 from cstorage.errors import DriverNotSupported
 from cstorage.model import IDMapEntry, IDMaps
 
@@ -41,7 +42,6 @@ _FILE_SYSTEMS = {
     0x58465342: "xfs",
     0x2FC12FC1: "zfs",
 }
-_SCRATCH = ".probe-"
 _UNFIT = frozenset(("aufs", "overlayfs", "ecryptfs"))
 
 
@@ -191,9 +191,9 @@ class Probe:
         os.makedirs(self._home, mode=0o755, exist_ok=True)
         for name in os.listdir(self._home):
             # Left by a process that was killed while it probed.
-            if name.startswith(_SCRATCH) and not os.path.exists(f"/proc/{name.split('-')[1]}"):
+            if name.startswith(SCRATCH) and not os.path.exists(f"/proc/{name.split('-')[1]}"):
                 remove_tree(f"{self._home}/{name}")
-        scratch = tempfile.mkdtemp(prefix=f"{_SCRATCH}{os.getpid()}-", dir=self._home)
+        scratch = tempfile.mkdtemp(prefix=f"{SCRATCH}{os.getpid()}-", dir=self._home)
         try:
             test(scratch)
         except (OSError, _NoSupport) as error:

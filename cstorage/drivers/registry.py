@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cstorage.drivers.contract import GraphDriver
 
 ENTRY_POINTS = "cstorage.drivers"
-BUILT_IN = ("overlay", "vfs")
+BUILT_IN = ("overlay", "btrfs", "vfs")
 PRIORITY = ("overlay", "btrfs", "zfs", "vfs")
 
 
@@ -37,6 +37,10 @@ def driver_class(name: str, graph_root: StrPath = "") -> Any:
         from cstorage.drivers.vfs import VfsDriver
 
         return VfsDriver
+    if name == "btrfs":
+        from cstorage.drivers.btrfs import BtrfsDriver
+
+        return BtrfsDriver
     from importlib.metadata import entry_points
 
     for point in entry_points(group=ENTRY_POINTS, name=name):

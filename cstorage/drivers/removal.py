@@ -44,7 +44,7 @@ def remove_tree(path: str) -> None:
             pass
         root = os.open(name, treewalk.DIRECTORY, dir_fd=parent)
         try:
-            _empty(root, os.fstat(parent).st_dev, path)
+            _empty(root, parent, path)
         finally:
             os.close(root)
         _insist(os.rmdir, parent, name)
@@ -52,7 +52,8 @@ def remove_tree(path: str) -> None:
         os.close(parent)
 
 
-def _empty(root: int, device: int, path: str) -> None:
+def _empty(root: int, parent: int, path: str) -> None:
+    device = os.fstat(parent).st_dev
     pending = [b""]
     found: list[bytes] = []
     with treewalk.Tree(root) as tree:
@@ -60,7 +61,7 @@ def _empty(root: int, device: int, path: str) -> None:
             current = pending.pop()
             directory = tree.open(current)
             try:
-                if os.fstat(directory).st_dev != device:
+                if os.fstat(directory).st_dev != device and _mount(directory) != _mount(parent):
                     raise OSError(
                         errno.EBUSY, "something is mounted here", f"{path}/{os.fsdecode(current)}"
                     )
@@ -81,6 +82,12 @@ def _empty(root: int, device: int, path: str) -> None:
                 _insist(os.rmdir, directory, name)
             finally:
                 os.close(directory)
+
+
+def _mount(descriptor: int) -> bytes:
+    """The mount that an open file belongs to; subvolumes differ in device, not in mount."""
+    with open(f"/proc/self/fdinfo/{descriptor}", "rb") as facts:
+        return next((line for line in facts if line.startswith(b"mnt_id:")), b"")
 
 
 def _insist(remove: Callable[..., None], directory: int, name: bytes) -> None:

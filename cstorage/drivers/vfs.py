@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from cstorage.archive.apply import ApplyOptions
     from cstorage.archive.compression import ByteSink, ByteSource
+    from cstorage.drivers.chown import Owners
     from cstorage.model import Change, DiffSummary, IDMaps
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -41,6 +42,9 @@ class VfsDriver:
     """See the module."""
 
     name = "vfs"
+    folder = "dir"
+    """Where in the home the layers are."""
+    option_keys: tuple[str, ...] = ("ignore_chown_errors", *options.IMAGE_STORE_KEYS)
 
     def __init__(self, given: DriverOptions) -> None:
         self.home = os.fspath(given.home)
@@ -51,13 +55,13 @@ class VfsDriver:
         for key, value, text in options.addressed_to(self.name, given.options):
             if key == "mountopt":
                 raise DriverError(
-                    "vfs driver does not support mount options",
+                    f"{self.name} driver does not support mount options",
                     hint="remove mountopt, or use the overlay driver",
                 )
+            if key not in self.option_keys:
+                raise options.unknown(key, text)
             if key == "ignore_chown_errors":
                 self.ignore_chown_errors = options.boolean(value)
-            elif key not in options.IMAGE_STORE_KEYS:
-                raise options.unknown(key, text)
 
     @property
     def can_shift_ids(self) -> bool:
@@ -75,7 +79,7 @@ class VfsDriver:
     def prepare(self, plan: LayerPlan, work: StrPath, parent: Prepared | None = None) -> Prepared:
         checked_id(plan.id)
         if plan.storage_options:
-            raise DriverError("--storage-opt is not supported for vfs")
+            raise DriverError(f"--storage-opt is not supported for {self.name}")
         below = plan.template or plan.parent
         source = ""
         if parent is not None:
@@ -83,7 +87,7 @@ class VfsDriver:
         elif below:
             source = self._path(below)
         path = f"{os.fspath(work)}/{plan.id}"
-        os.mkdir(path, 0o700)
+        self._create(path, source)
         root = -1
         try:
             root = os.open(path, _DIRECTORY | os.O_NOFOLLOW)
@@ -100,7 +104,12 @@ class VfsDriver:
         prepared.filled = bool(source)
         return prepared
 
+    def _create(self, path: str, _source: str) -> None:
+        """Make the directory of a new layer."""
+        os.mkdir(path, 0o700)
+
     def _fill(self, plan: LayerPlan, root: int, source: str) -> None:
+        """Give the new directory what the parent has, and its owners and mode."""
         if not source:
             if plan.maps:
                 from cstorage.idmap import root_pair
@@ -110,18 +119,21 @@ class VfsDriver:
             return
         from cstorage.drivers.copytree import TreeCopier
 
-        owners = None
-        if plan.maps != plan.parent_maps:
-            from cstorage.drivers.chown import Owners
-            from cstorage.idmap import root_pair
-
-            root_pair(plan.maps)  # a map that cannot express the container's root is an error
-            owners = Owners(plan.parent_maps, plan.maps)
         origin = os.open(source, _DIRECTORY | os.O_NOFOLLOW)
         try:
-            TreeCopier(owners).copy(origin, root)
+            TreeCopier(self._owners(plan)).copy(origin, root)
         finally:
             os.close(origin)
+
+    def _owners(self, plan: LayerPlan) -> Owners | None:
+        """How owners change from the parent's to the layer's maps, None if they do not."""
+        if plan.maps == plan.parent_maps:
+            return None
+        from cstorage.drivers.chown import Owners
+        from cstorage.idmap import root_pair
+
+        root_pair(plan.maps)  # a map that cannot express the container's root is an error
+        return Owners(plan.parent_maps, plan.maps)
 
     def apply(
         self,
@@ -151,7 +163,7 @@ class VfsDriver:
         from cstorage.archive.apply import apply_layer
 
         path = self._path(layer_id)
-        if not any(path.startswith(f"{home}/dir/") for home in self._own):
+        if not any(path.startswith(f"{home}/{self.folder}/") for home in self._own):
             raise DriverError(f"layer {layer_id} is in a read-only store")
         root = os.open(path, _DIRECTORY | os.O_NOFOLLOW)
         try:
@@ -163,6 +175,7 @@ class VfsDriver:
     def _apply_options(self, given: ApplyOptions | None, maps: IDMaps) -> ApplyOptions:
         from cstorage.archive.apply import ApplyOptions
         from cstorage.archive.whiteouts import WhiteoutFormat
+        from cstorage.config import here
 
         base = given or ApplyOptions(WhiteoutFormat.REMOVE)
         return base._replace(
@@ -170,6 +183,7 @@ class VfsDriver:
             maps=maps,
             ignore_chown_errors=self.ignore_chown_errors,
             force_mask=None,
+            in_userns=here().rootless,
         )
 
     def make_durable(self, prepared: Prepared) -> None:
@@ -181,11 +195,9 @@ class VfsDriver:
     # -- publishing and withdrawing --------------------------------------------------------------
 
     def publish(self, prepared: Prepared) -> None:
-        layers = f"{prepared.home}/dir"
+        layers = f"{prepared.home}/{self.folder}"
         if not os.path.isdir(layers):
-            os.makedirs(prepared.home, mode=0o700, exist_ok=True)
-            os.makedirs(layers, mode=0o700, exist_ok=True)
-            publication.sync_directory(prepared.home)
+            publication.make_directories(layers, 0o700)
         publication.move_into_place(prepared, f"{layers}/{prepared.plan.id}")
         publication.sync_directory(layers)
 
@@ -193,7 +205,7 @@ class VfsDriver:
         checked_id(layer_id)
         found = False
         for home in self._own:
-            path = f"{home}/dir/{layer_id}"
+            path = f"{home}/{self.folder}/{layer_id}"
             if os.path.lexists(path):
                 found |= publication.move_to_trash(path, os.fspath(trash))
         return found
@@ -203,7 +215,7 @@ class VfsDriver:
     def _find(self, layer_id: str) -> str | None:
         checked_id(layer_id)
         for home in self._homes:
-            path = f"{home}/dir/{layer_id}"
+            path = f"{home}/{self.folder}/{layer_id}"
             if os.path.isdir(path):
                 return path
         return None
@@ -211,7 +223,9 @@ class VfsDriver:
     def _path(self, layer_id: str) -> str:
         found = self._find(layer_id)
         if found is None:
-            raise DriverError(f"Stat {self.home}/dir/{layer_id}: no such file or directory")
+            raise DriverError(
+                f"Stat {self.home}/{self.folder}/{layer_id}: no such file or directory"
+            )
         return found
 
     def exists(self, layer_id: str) -> bool:
@@ -221,7 +235,7 @@ class VfsDriver:
         found: set[str] = set()
         for home in self._own:
             try:
-                with os.scandir(f"{home}/dir") as entries:
+                with os.scandir(f"{home}/{self.folder}") as entries:
                     found.update(e.name for e in entries if e.is_dir(follow_symlinks=False))
             except FileNotFoundError:
                 continue
@@ -229,7 +243,7 @@ class VfsDriver:
 
     def content_root(self, layer_id: str) -> str:
         path = self._find(layer_id) or ""
-        return path if any(path.startswith(f"{home}/dir/") for home in self._own) else ""
+        return path if any(path.startswith(f"{home}/{self.folder}/") for home in self._own) else ""
 
     def mount(self, layer_id: str, options: MountOptions = PLAIN_MOUNT) -> Path:
         from pathlib import Path
@@ -237,7 +251,7 @@ class VfsDriver:
         path = self._path(layer_id)
         for option in options.options:
             if option != "ro":
-                raise DriverError("vfs driver does not support mount options")
+                raise DriverError(f"{self.name} driver does not support mount options")
         return Path(path)
 
     def unmount(self, layer_id: str) -> None:

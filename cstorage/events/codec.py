@@ -97,6 +97,7 @@ def unpack_items(raw: Sequence[Any]) -> tuple[BigDataItem, ...]:
 
 
 _NO_DIFF = DiffSummary()
+_COMPRESSIONS = {int(value): value for value in Compression}
 
 
 def pack_diff(diff: DiffSummary) -> list[Any]:
@@ -115,17 +116,20 @@ def pack_diff(diff: DiffSummary) -> list[Any]:
         diff.manifest,
         diff.entries,
         diff.content_size,
+        diff.disk_size,
+        diff.recipe_size,
+        diff.manifest_size,
     ]
 
 
 def unpack_diff(raw: Sequence[Any]) -> DiffSummary:
     if not raw:
         return _NO_DIFF
-    head = raw[:12]
-    diff = DiffSummary._make([*head, *DiffSummary()[len(head) :]])
-    return diff._replace(
-        compression=Compression(diff.compression), uids=tuple(diff.uids), gids=tuple(diff.gids)
-    )
+    fields = [*raw[:15], *_NO_DIFF[len(raw) :]]
+    fields[5] = _COMPRESSIONS.get(fields[5]) or Compression(fields[5])
+    fields[6] = tuple(fields[6])
+    fields[7] = tuple(fields[7])
+    return DiffSummary._make(fields)
 
 
 _T = TypeVar("_T")

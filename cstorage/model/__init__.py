@@ -108,6 +108,10 @@ class DiffSummary(NamedTuple):
     manifest: str = ""
     entries: int = 0
     content_size: int = 0
+    disk_size: int = 0
+    """Bytes that the extracted tree occupies, as ``du`` counts; 0 if that was not measured."""
+    recipe_size: int = 0
+    manifest_size: int = 0
 
 
 class Layer(NamedTuple):

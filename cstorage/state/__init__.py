@@ -33,6 +33,8 @@ class Table(Protocol):
 
 
 _ABSENT = object()
+DECODED_MAX = 4096
+"""Decoded entries of the table that are kept: memory grows with what is looked at, to a bound."""
 
 
 class State:
@@ -45,6 +47,7 @@ class State:
         self._parent = base if isinstance(base, State) else None
         self._table = None if base is None or isinstance(base, State) else base
         self._overlay: dict[bytes, Any] = {}  # None marks a removed entry
+        self._decoded: dict[bytes, Any] = {}  # entries of the table, which never change
         self._sorted: list[bytes] = []
         self._unsorted: list[bytes] = []
 
@@ -54,9 +57,15 @@ class State:
         if self._parent is not None:
             return self._parent.get(key)
         if self._table is not None:
+            found = self._decoded.get(key)
+            if found is not None:
+                return found
             raw = self._table.get(key)
             if raw is not None:
-                return values.decode(key, raw)
+                if len(self._decoded) >= DECODED_MAX:
+                    self._decoded.clear()
+                found = self._decoded[key] = values.decode(key, raw)
+                return found
         return None
 
     def get(self, key: bytes) -> Any:
@@ -93,9 +102,8 @@ class State:
         """
         overlay = self._overlay_keys()
         first = bisect_left(overlay, max(prefix, start))
-        last = first
-        while last < len(overlay) and overlay[last].startswith(prefix):
-            last += 1
+        above = keys.after(prefix)
+        last = bisect_left(overlay, above, first) if above else len(overlay)
         own = overlay[first:last]
         if self._parent is not None:
             base: Iterator[tuple[bytes, Any]] = self._parent.scan(prefix, start, reverse)
@@ -136,6 +144,18 @@ class State:
     def changes(self) -> int:
         """How many entries differ from the base: what a new snapshot would spare replaying."""
         return len(self._overlay)
+
+    def changed(self) -> Iterator[tuple[bytes, bytes]]:
+        """The entries that differ from the base, in key order, encoded: a level (``levels``).
+
+        An empty value says that the base's entry is gone.
+        """
+        for key in self._overlay_keys():
+            value = self._overlay[key]
+            if value is not None:
+                yield key, values.encode(value)
+            elif self._table is not None and self._table.get(key) is not None:
+                yield key, b""
 
     def entries(self) -> Iterator[tuple[bytes, bytes]]:
         """All entries in key order, encoded: what a snapshot is made of."""
@@ -251,16 +271,11 @@ class State:
             yield id_
 
     def refers_to_content(self, content: str) -> bool:
-        return next(self.scan(keys.content_prefix(content)), None) is not None
+        return self.get(keys.content(content)) is not None
 
     def content_keys(self) -> Iterator[str]:
         """Every content key that an item refers to, once each, in order."""
-        last = ""
-        for key, _ in self.scan(b"R"):
-            content = key[1:65].decode()
-            if content != last:
-                last = content
-                yield content
+        yield from self._under(b"R")
 
     def ids(self, kind: Kind) -> Iterator[str]:
         """IDs in listing order: creation order, volatile items last (cli §3.1)."""

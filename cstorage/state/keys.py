@@ -19,7 +19,9 @@ byte  rest of the key                                    value
 ``U`` image ID (length-prefixed), container ID           "" : containers of an image
 ``D`` c/u/t, digest, NUL, sequence (8, BE)               layer ID: by digest
 ``E`` digest, NUL, sequence (8, BE)                      image ID: by digest
-``R`` content key (64 hex), kind letter, ID, NUL, name   "" : content references
+``R`` content key (64 hex)                               int: references to it
+``X`` layer ID                                           int: images that need it
+``Y`` layer ID                                           int: containers that need it
 ``#`` counter name                                       int
 ``@`` fact name                                          str
 ====  =================================================  =======================
@@ -91,12 +93,13 @@ def sequenced(prefix: bytes, sequence: int) -> bytes:
     return prefix + sequence.to_bytes(8, "big")
 
 
-def content_prefix(content: str) -> bytes:
-    return b"R" + content.encode()
+def content(key: str) -> bytes:
+    return b"R" + key.encode()
 
 
-def content_ref(content: str, kind: Kind, id_: str, slot: str) -> bytes:
-    return b"R" + content.encode() + _LETTER[kind] + _text(id_) + b"\0" + _text(slot)
+def uses(which: bytes, layer: str) -> bytes:
+    """``which``: X by images, Y by containers."""
+    return which + _text(layer)
 
 
 def counter(what: str) -> bytes:
@@ -105,6 +108,12 @@ def counter(what: str) -> bytes:
 
 def fact(what: str) -> bytes:
     return b"@" + what.encode()
+
+
+def after(prefix: bytes) -> bytes:
+    """The smallest key above every key with ``prefix``, empty if there is none."""
+    stripped = prefix.rstrip(b"\xff")
+    return stripped[:-1] + bytes([stripped[-1] + 1]) if stripped else b""
 
 
 def text_after(key: bytes, prefix: bytes) -> str:

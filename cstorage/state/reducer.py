@@ -9,13 +9,9 @@ from __future__ import annotations
 from typing import assert_never
 
 from cstorage import events as ev
-from cstorage.errors import StorageError
-from cstorage.model import BigDataItem, Container, Image, Item, Kind, Layer
-from cstorage.state import State, keys
-
-
-class ReplayError(StorageError):
-    """An event does not fit the state that the events before it built."""
+from cstorage.model import BigDataItem, Container, DiffSummary, Image, Item, Kind, Layer
+from cstorage.state import State, aggregates, keys
+from cstorage.state.aggregates import ReplayError
 
 
 def apply(state: State, event: ev.Event, sequence: int) -> None:
@@ -26,11 +22,12 @@ def apply(state: State, event: ev.Event, sequence: int) -> None:
         case ev.LayerCreated():
             _create_layer(state, event, sequence)
         case ev.LayerDiffApplied():
-            layer = _layer(state, event.id)
-            _index_diff(state, layer, add=False)
-            layer = layer._replace(diff=event.diff)
+            old = _layer(state, event.id)
+            _index_diff(state, old, add=False)
+            layer = old._replace(diff=event.diff)
             _index_diff(state, layer, add=True)
             _store(state, Kind.LAYER, layer)
+            aggregates.layer_changed(state, old, layer)
         case ev.LayerDeleted():
             _delete_layer(state, event.id)
         case ev.ImageCreated():
@@ -43,10 +40,14 @@ def apply(state: State, event: ev.Event, sequence: int) -> None:
                 image._replace(mapped_top_layers=(*image.mapped_top_layers, event.layer)),
             )
             state.put(keys.under(keys.image_of_layer_prefix(event.layer), event.id), "")
+            aggregates.needed(state, aggregates.IMAGES, event.layer, 1)
         case ev.ImageMappedLayerRemoved():
             image = _image(state, event.id)
             left = tuple(x for x in image.mapped_top_layers if x != event.layer)
             _store(state, Kind.IMAGE, image._replace(mapped_top_layers=left))
+            gone = len(image.mapped_top_layers) - len(left)
+            if gone:
+                aggregates.needed(state, aggregates.IMAGES, event.layer, -gone)
             if event.layer != image.top_layer:
                 state.remove(keys.under(keys.image_of_layer_prefix(event.layer), event.id))
         case ev.ImageDeleted():
@@ -65,8 +66,8 @@ def apply(state: State, event: ev.Event, sequence: int) -> None:
             _rename(state, event.kind, event.id, _unique((*event.names, *item.names)))
         case ev.NamesRemoved():
             item = _item(state, event.kind, event.id)
-            gone = set(event.names)
-            _rename(state, event.kind, event.id, tuple(n for n in item.names if n not in gone))
+            taken = set(event.names)
+            _rename(state, event.kind, event.id, tuple(n for n in item.names if n not in taken))
         case ev.MetadataSet():
             item = _item(state, event.kind, event.id)
             _store(state, event.kind, item._replace(metadata=event.metadata))
@@ -78,6 +79,10 @@ def apply(state: State, event: ev.Event, sequence: int) -> None:
         case _:
             assert_never(event)
 
+
+__all__ = ["ReplayError", "apply"]
+
+_NO_DIFF = DiffSummary()
 
 # -- parts ---------------------------------------------------------------------------------------
 
@@ -124,8 +129,8 @@ def _enter(state: State, kind: Kind, item: Item, volatile: bool) -> None:
         _take_name(state, kind, name, item.id)
         state.put(keys.name(kind, name), item.id)
     state.put(keys.order(kind, volatile, item.sequence), item.id)
-    for data in item.big_data:
-        state.put(keys.content_ref(data.content, kind, item.id, data.name), "")
+    if item.big_data:
+        aggregates.content_kept(state, aggregates.contents_of(_NO_DIFF, item.big_data))
     _count(state, kind, 1)
 
 
@@ -134,8 +139,8 @@ def _leave(state: State, kind: Kind, item: Item, volatile: bool) -> None:
     for name in item.names:
         state.remove(keys.name(kind, name))
     state.remove(keys.order(kind, volatile, item.sequence))
-    for data in item.big_data:
-        state.remove(keys.content_ref(data.content, kind, item.id, data.name))
+    if item.big_data:
+        aggregates.content_kept(state, aggregates.contents_of(_NO_DIFF, item.big_data), -1)
     _count(state, kind, -1)
 
 
@@ -149,9 +154,8 @@ def _index_diff(state: State, layer: Layer, *, add: bool) -> None:
         if digest:
             key = keys.sequenced(keys.layer_digest_prefix(which, digest), layer.sequence)
             state.put(key, layer.id if add else None)
-    for slot, content in (("\x01recipe", diff.recipe), ("\x01manifest", diff.manifest)):
-        if content:
-            state.put(keys.content_ref(content, Kind.LAYER, layer.id, slot), "" if add else None)
+    if diff.recipe or diff.manifest:
+        aggregates.content_kept(state, aggregates.contents_of(diff, ()), 1 if add else -1)
 
 
 def _create_layer(state: State, event: ev.LayerCreated, sequence: int) -> None:
@@ -174,6 +178,7 @@ def _create_layer(state: State, event: ev.LayerCreated, sequence: int) -> None:
     if layer.parent:
         state.put(keys.under(keys.child_prefix(layer.parent), layer.id), "")
     _index_diff(state, layer, add=True)
+    aggregates.layer_entered(state, layer)
 
 
 def _delete_layer(state: State, id_: str) -> None:
@@ -182,6 +187,7 @@ def _delete_layer(state: State, id_: str) -> None:
     if layer.parent:
         state.remove(keys.under(keys.child_prefix(layer.parent), id_))
     _index_diff(state, layer, add=False)
+    aggregates.layer_entered(state, layer, -1)
 
 
 def _index_image_digests(state: State, image: Image, *, add: bool) -> None:
@@ -209,6 +215,7 @@ def _create_image(state: State, event: ev.ImageCreated, sequence: int) -> None:
     _enter(state, Kind.IMAGE, image, False)
     if image.top_layer:
         state.put(keys.under(keys.image_of_layer_prefix(image.top_layer), image.id), "")
+        aggregates.needed(state, aggregates.IMAGES, image.top_layer, 1)
     _index_image_digests(state, image, add=True)
 
 
@@ -225,6 +232,7 @@ def _delete_image(state: State, id_: str) -> None:
     for layer in (image.top_layer, *image.mapped_top_layers):
         if layer:
             state.remove(keys.under(keys.image_of_layer_prefix(layer), id_))
+            aggregates.needed(state, aggregates.IMAGES, layer, -1)
     _index_image_digests(state, image, add=False)
 
 
@@ -245,6 +253,7 @@ def _create_container(state: State, event: ev.ContainerCreated, sequence: int) -
     )
     _enter(state, Kind.CONTAINER, container, container.volatile)
     state.put(keys.under(keys.container_of_layer_prefix(container.layer), container.id), "")
+    aggregates.needed(state, aggregates.CONTAINERS, container.layer, 1)
     if container.image:
         state.put(keys.under(keys.container_of_image_prefix(container.image), container.id), "")
 
@@ -254,6 +263,7 @@ def _delete_container(state: State, id_: str) -> None:
     assert isinstance(item, Container)
     _leave(state, Kind.CONTAINER, item, item.volatile)
     state.remove(keys.under(keys.container_of_layer_prefix(item.layer), id_))
+    aggregates.needed(state, aggregates.CONTAINERS, item.layer, -1)
     if item.image:
         state.remove(keys.under(keys.container_of_image_prefix(item.image), id_))
 
@@ -288,8 +298,7 @@ def _set_big_data(state: State, kind: Kind, id_: str, data: BigDataItem) -> None
     if isinstance(item, Image):
         _index_image_digests(state, item, add=False)
     kept = [d for d in item.big_data if d.name == data.name]
-    for old in kept:
-        state.remove(keys.content_ref(old.content, kind, id_, old.name))
+    aggregates.content_kept(state, aggregates.contents_of(_NO_DIFF, kept), -1)
     if kept:
         blobs = tuple(data if d.name == data.name else d for d in item.big_data)
     else:
@@ -298,5 +307,5 @@ def _set_big_data(state: State, kind: Kind, id_: str, data: BigDataItem) -> None
     if isinstance(item, Image):
         item = _settle_digest(item)
         _index_image_digests(state, item, add=True)
-    state.put(keys.content_ref(data.content, kind, id_, data.name), "")
+    aggregates.content_kept(state, aggregates.contents_of(_NO_DIFF, (data,)))
     _store(state, kind, item)

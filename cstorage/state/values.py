@@ -14,7 +14,7 @@ import cbor2
 from cstorage.events import codec
 from cstorage.model import Container, Image, Layer
 
-REDUCER_VERSION = 2
+REDUCER_VERSION = 4
 """Raised whenever the same events give other entries; older snapshots are then not trusted."""
 
 

@@ -63,7 +63,7 @@ def write(
     digester: Callable[[bytes], str] | None = None,
 ) -> None:
     """Store or replace one blob of the item that ``key`` stands for."""
-    item = _item(core, kind, key, for_writing=True)
+    item = _item(core, kind, key)
     is_manifest = kind is Kind.IMAGE and name.startswith("manifest")
     if is_manifest and digester is None:
         raise DigestUnknown(
@@ -104,17 +104,19 @@ def _unknown(kind: Kind, key: str) -> LayerUnknown | ImageUnknown | ContainerUnk
     return ContainerUnknown()
 
 
-def _item(core: Core, kind: Kind, key: str, for_writing: bool = False) -> Item:
+def _item(core: Core, kind: Kind, key: str) -> Item:
     found: Layer | Image | Container | None
     match kind:
         case Kind.LAYER:
             found = lookup.find_layer(core.state, key)
         case Kind.IMAGE:
             found = lookup.find_image(core.state, key)
-            if for_writing and found is not None and found.store != core.image_store:
+            if found is not None and found.store != core.image_store:
                 found = None
         case Kind.CONTAINER:
             found = lookup.find_container(core.state, key)
+    if found is None and kind is Kind.LAYER and core.catalogue.find_layer(key) is not None:
+        raise LayerUnknown(f"locating layer with ID {go_quote(key)} to write bigdata")
     if found is None:
         raise _unknown(kind, key)
     return found

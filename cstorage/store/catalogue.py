@@ -88,7 +88,7 @@ class Catalogue(NamedTuple):
     def layers(self) -> Iterator[Layer]:
         """All layers of all stores; an ID that two stores have comes twice."""
         for state, shelf in self.layer_states():
-            for id_ in list(state.ids(Kind.LAYER)):
+            for id_ in state.ids(Kind.LAYER):
                 found = state.layer(id_)
                 if found is not None:
                     yield found._replace(read_only=shelf is not None)
@@ -132,7 +132,7 @@ class Catalogue(NamedTuple):
     def images(self) -> Iterator[Image]:
         """All images of all stores; an ID that two stores have comes twice."""
         for state, shelf in self.image_states():
-            for id_ in list(state.ids(Kind.IMAGE)):
+            for id_ in state.ids(Kind.IMAGE):
                 found = state.image(id_)
                 if found is not None:
                     yield found._replace(read_only=shelf is not None)

@@ -278,14 +278,23 @@ def _check_containers(core: Core, state: State, options: CheckOptions, report: R
 
 
 def repair(core: Core, report: Report, remove_containers: bool = True) -> list[Exception]:
-    """Delete what ``report`` found damaged; returns the refusals, empty if all went well.
+    """Mend or delete what ``report`` found damaged; returns the refusals, empty if all went well.
 
+    Trees that only stray from their record are mended (``mending``) and stay, with what uses them.
     Read-only findings are left alone. A damaged layer that a healthy one rests on, and a damaged
     image that a container uses, stay and are reported.
     """
+    from cstorage.store.mending import mend
+
     refusals: list[Exception] = []
+    mended = mend(core, report.layers)
+    settled = {id(error) for layer in mended for error in report.layers[layer]}
+
+    def broken(found: dict[str, list[Exception]]) -> list[str]:
+        return [x for x, errors in found.items() if any(id(e) not in settled for e in errors)]
+
     if remove_containers:
-        for id_ in report.containers:
+        for id_ in broken(report.containers):
             try:
                 deletion.container(core, id_)
             except (err.ContainerUnknown, err.NotAContainer):
@@ -293,14 +302,14 @@ def repair(core: Core, report: Report, remove_containers: bool = True) -> list[E
             except err.StorageError as error:
                 refusals.append(_about(f"deleting container {id_}", error))
     gone: set[str] = set()
-    for id_ in report.images:
+    for id_ in broken(report.images):
         try:
             gone.update(deletion.image(core, id_))
         except (err.ImageUnknown, err.NotAnImage, err.LayerUnknown):
             pass
         except err.StorageError as error:
             refusals.append(_about(f"deleting image {id_}", error))
-    known = [x for x in report.layers if core.state.layer(x) is not None]
+    known = [x for x in broken(report.layers) if core.state.layer(x) is not None]
     for id_ in sorted(known, key=lambda x: -_depth(core.state, x)):
         if id_ in gone:
             continue

@@ -15,7 +15,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -24,10 +24,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import journal as journal_api
 from cstorage import events as ev
 from cstorage.content import ContentStore
-from cstorage.errors import OutcomeUnknown, StoreBusy, StoreDamaged, StoreIsReadOnly
+from cstorage.errors import OutcomeUnknown, StorageError, StoreBusy, StoreDamaged, StoreIsReadOnly
 from cstorage.events import codec
 from cstorage.model import IDMaps, Kind
-from cstorage.state import State, values
+from cstorage.state import State
 from cstorage.state.reducer import apply
 from cstorage.store.catalogue import Catalogue
 from cstorage.store.exchange import exchange
@@ -39,9 +39,6 @@ if TYPE_CHECKING:
     from cstorage.store.catalogue import Shelf
     from cstorage.store.mounts import MountTable
     from journal import Journal, Writer
-
-SNAPSHOT_AFTER_CHANGES = 50_000
-"""Entries changed since the last snapshot that make a new one worth its while (design §3.5)."""
 
 
 class Location(NamedTuple):
@@ -94,16 +91,27 @@ class Core:
         self.image_staging = image_root / "staging"
         self.image_trash = image_root / "trash"
         self.default_maps = IDMaps()
-        self._replica = Replica(journal, journal_path)
+        self.pull_options: Mapping[str, str] = {}
+        self._joint: tuple[int, Transaction] | None = None  # thread and its joint transaction
+        self._replica = Replica(journal, journal_path, writable=not location.read_only)
 
     # -- reading ---------------------------------------------------------------------------------
 
     @property
     def state(self) -> State:
         """The state, caught up with the journal. Hold ``mutex`` while several reads must agree."""
+        joint = self.joint
+        if joint is not None:
+            return joint.state
         with self.mutex:
             self._catch_up()
             return self._state
+
+    @property
+    def joint(self) -> Transaction | None:
+        """The transaction that everything this thread does now is part of, if there is one."""
+        held = self._joint
+        return held[1] if held is not None and held[0] == threading.get_ident() else None
 
     @property
     def _state(self) -> State:
@@ -164,9 +172,15 @@ class Core:
         """
         if self.location.read_only:
             raise StoreIsReadOnly(f"{self.location.graph_root} is open for reading only")
+        joint = self.joint
+        if joint is not None:
+            part = Transaction(self, joint.writer, joint.reason, joint)
+            yield part
+            joint.absorb(part)
+            return
         with self.mutex, translated(), self.journal.writer() as writer:
             self._catch_up()
-            tx = Transaction(self, writer, reason or self.location.reason, actor)
+            tx = Transaction(self, writer, reason or self.location.reason, actor=actor)
             try:
                 yield tx
                 tx.commit()
@@ -175,7 +189,33 @@ class Core:
                 raise
         self.refresh_view()
         tx.close()
-        self._maybe_snapshot()
+
+    @contextmanager
+    def joint_transaction(self, reason: str = "") -> Iterator[Transaction]:
+        """One transaction of all operations that this thread performs in the block.
+
+        Errors: those of ``transaction``. A block that raises has changed nothing.
+        """
+        if self.joint is not None:
+            raise StorageError("a transaction inside a transaction: end the first one before")
+        works: list[Workspace] = []
+        try:
+            with self.transaction(reason) as tx:
+                works = tx.works
+                self._joint = (threading.get_ident(), tx)
+                try:
+                    yield tx
+                finally:
+                    self._joint = None
+        except OutcomeUnknown:
+            for work in works:
+                work.abandon()
+            raise
+        finally:
+            for work in works:
+                work.discard()
+        for action in tx.afterwards:
+            action()
 
     @property
     def may_have_view(self) -> bool:
@@ -189,26 +229,10 @@ class Core:
 
             after_commit(self)
 
-    def _maybe_snapshot(self) -> None:
-        if self._state.changes >= SNAPSHOT_AFTER_CHANGES:
-            self.snapshot()
-
     def snapshot(self) -> Path | None:
         """Write a snapshot of the current state and return the folder; ``None`` if it is empty."""
-        with self.mutex, translated():
-            self._catch_up()
-            if not self._replica.position.sequence:
-                return None
-            self.journal.snapshots.write(
-                self._state.entries(),
-                position=self._replica.position,
-                schema=ev.SCHEMA,
-                reducer_version=values.REDUCER_VERSION,
-                digest=self._state.digest(),
-            )
-            self.journal.snapshots.maintain()
-            self._replica.load()
-            return self.journal_path / "snapshots"
+        with self.mutex:
+            return self.journal_path / "snapshots" if self._replica.snapshot() else None
 
     @contextmanager
     def work(self, image: bool = False) -> Iterator[Workspace]:
@@ -243,6 +267,10 @@ class Core:
 
     @contextmanager
     def _held(self, work: Workspace) -> Iterator[Workspace]:
+        if self.joint is not None:
+            self.joint.works.append(work)
+            yield work
+            return
         try:
             yield work
         except OutcomeUnknown:
@@ -311,6 +339,7 @@ class Core:
             for shelf in self.__dict__.get("shelves", ()):
                 shelf.close()
             self.journal.close()
+        self._replica.close()
 
 
 class Transaction:
@@ -320,17 +349,26 @@ class Transaction:
     """
 
     def __init__(
-        self, core: Core, writer: Writer, reason: str, actor: ev.Actor | None = None
+        self,
+        core: Core,
+        writer: Writer,
+        reason: str,
+        whole: Transaction | None = None,
+        actor: ev.Actor | None = None,
     ) -> None:
         self.core = core
         self.actor = actor or core.actor()
         self.writer = writer
         self.reason = reason
-        self.state = State(core._state)
+        self.state: State = State(whole.state if whole is not None else core._state)
         self.catalogue = Catalogue(self.state, core.shelves)
         self.events: list[ev.Event] = []
         self.now_ns = time.time_ns()
-        self._next = writer.tail.sequence + 1
+        self.works: list[Workspace] = []
+        """Work folders to be discarded when a joint transaction has ended."""
+        self.afterwards: list[Callable[[], None]] = []
+        """What is to be done once a joint transaction has been committed."""
+        self._next: int = whole._next if whole is not None else writer.tail.sequence + 1
         self._prepared: list[Prepared] = []
         self._contents: dict[str, Path] = {}
         self._dropped_layers: dict[str, None] = {}
@@ -346,6 +384,15 @@ class Transaction:
         apply(self.state, event, self._next)
         self._next += 1
         self.events.append(event)
+
+    def absorb(self, part: Transaction) -> None:
+        """Make what ``part``, begun on top of this transaction, collected a part of it."""
+        for event in part.events:
+            self.emit(event)
+        self._prepared += part._prepared
+        self._contents |= part._contents
+        self._dropped_layers |= part._dropped_layers
+        self._dropped_contents |= part._dropped_contents
 
     def publish(self, prepared: Prepared) -> None:
         """Move a prepared layer into the driver's home when the transaction commits.
@@ -487,11 +534,13 @@ class Transaction:
 
     def close(self) -> None:
         """Delete what the transaction removed. Slow; the writer lock is not held any more."""
+        kept_s = 0.0
+        if self._trash is not None and self._dropped_layers and self.core.may_have_view:
+            from cstorage.store.projecting import grace_s
+
+            kept_s = grace_s(self.core)
         for trash in (self._trash, self._image_trash):
             if trash is not None:
-                if self._dropped_layers and self.core.may_have_view:
-                    from cstorage.store.projecting import grace_s
-
-                    trash.keep(grace_s(self.core))
+                trash.keep(kept_s)
                 trash.discard()
         self._trash = self._image_trash = None

@@ -37,11 +37,13 @@ class HashingFile:
         self.path = work.path / name
         self.file: BinaryIO = self.path.open("xb")
         self.work = work
+        self.size = 0
 
     def finish(self) -> str:
         """Sync, name the file after its content, and return the content key."""
         self.file.flush()
         os.fdatasync(self.file.fileno())
+        self.size = os.fstat(self.file.fileno()).st_size
         self.file.close()
         with self.path.open("rb") as written:
             key = hashlib.file_digest(written, "sha256").hexdigest()
@@ -49,6 +51,12 @@ class HashingFile:
         self.path.rename(target)
         os.chmod(target, 0o600)
         return key
+
+
+def with_files(diff: DiffSummary, recipe: HashingFile, manifest: HashingFile) -> DiffSummary:
+    """``diff`` with content keys and sizes of its finished recipe and manifest."""
+    diff = diff._replace(recipe=recipe.finish(), manifest=manifest.finish())
+    return diff._replace(recipe_size=recipe.size, manifest_size=manifest.size)
 
 
 def extract(
@@ -64,7 +72,7 @@ def extract(
         diff = core.driver.apply(
             prepared, source, options, recipe=recipe.file, manifest=manifest.file
         )
-        return diff._replace(recipe=recipe.finish(), manifest=manifest.finish())
+        return with_files(diff, recipe, manifest)
     finally:
         recipe.file.close()
         manifest.file.close()
@@ -191,7 +199,7 @@ def _in_place(
             recipe=recipe.file,
             manifest=manifest.file,
         )
-        diff = diff._replace(recipe=recipe.finish(), manifest=manifest.finish())
+        diff = with_files(diff, recipe, manifest)
     finally:
         recipe.file.close()
         manifest.file.close()

@@ -1,4 +1,8 @@
-"""A state that follows a journal: snapshot, then every frame since, without any lock."""
+"""A state that follows a journal: tables, then every frame since, without any lock.
+
+When the tail behind the newest table has grown long, whoever notices has a new table made by a
+process of its own (docs/decisions/0030-tables-by-a-helper.md); nobody waits for it.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +12,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import journal as journal_api
-from cstorage import events as ev
 from cstorage.errors import OutcomeUnknown, StorageError, StoreBusy, StoreDamaged, StoreIsReadOnly
 from cstorage.events import codec
-from cstorage.state import State, values
+from cstorage.state import State
 from cstorage.state.reducer import apply
+from cstorage.store import tables
 from journal.frame import DATA
 
 if TYPE_CHECKING:
-    from journal import Frame, Journal
+    from journal import Frame, Journal, Reader
+
+TAIL_EVENTS = 256
+"""Events behind the newest table that make another one worth its while when a store is closed."""
+TAIL_EVENTS_OPEN = 1024
+"""The same for a store that stays open, at most every ``TABLE_PAUSE_S`` seconds."""
+TABLE_PAUSE_S = 2.0
 
 
 @contextmanager
@@ -36,41 +46,76 @@ def translated() -> Iterator[None]:
         raise StorageError(str(error)) from error
 
 
+def apply_frame(state: State, frame: Frame) -> int:
+    """Apply one frame of the journal to ``state``; how many events it had."""
+    if frame.kind != DATA:
+        return 0
+    sequence = frame.first_sequence
+    decode = codec.decode
+    for raw in frame.transaction().events:
+        apply(state, decode(raw), sequence)
+        sequence += 1
+    return frame.count
+
+
+def settle_tables(journal_path: str) -> None:
+    """What the process of ``tables.Helper`` does. It has nobody to complain to."""
+    try:
+        with journal_api.Journal.open(journal_path, mode="w") as journal:
+            tables.settle(journal, journal_path, apply_frame, least=TAIL_EVENTS)
+    except (journal_api.JournalError, OSError):
+        return
+
+
 class Replica:
     """The state of one journal as of the last ``catch_up``. Not safe for several threads."""
 
-    def __init__(self, journal: Journal, folder: Path) -> None:
+    def __init__(self, journal: Journal, folder: Path, *, writable: bool = False) -> None:
         self.journal = journal
         self.folder = folder
+        self._writable = writable
+        self._helper = tables.Helper(str(folder))
+        self.reader: Reader | None = None
         self.load()
 
     def load(self) -> None:
-        """Begin again from the newest snapshot."""
+        """Begin again from the newest tables."""
         with translated():
-            snapshot = None
-            if (self.folder / "snapshots").is_dir():
-                snapshot = self.journal.snapshots.open_trusted(
-                    schema=ev.SCHEMA, reducer_version=values.REDUCER_VERSION
-                )
-            self.state = State(snapshot)
-            self.reader = self.journal.reader(snapshot.position if snapshot else None)
+            loaded = tables.load(self.journal, str(self.folder), apply_frame)
+        if self.reader is not None:
+            self.reader.close()
+        self.state = loaded.state
+        self.reader = loaded.reader
+        self.tail_events = loaded.tail_events
 
     @property
     def position(self) -> journal_api.Position:
+        assert self.reader is not None
         return self.reader.position
 
     def catch_up(self) -> None:
         """Apply what was committed since; costs one ``fstat`` when that is nothing."""
-        with translated():
-            if not self.reader.changed():
-                return
-            for frame in self.reader.read_new():
-                self._apply(frame)
-
-    def _apply(self, frame: Frame) -> None:
-        if frame.kind != DATA:
+        assert self.reader is not None
+        if not self.reader.changed():
             return
-        sequence = frame.first_sequence
-        for raw in frame.transaction().events:
-            apply(self.state, codec.decode(raw), sequence)
-            sequence += 1
+        with translated():
+            for frame in self.reader.read_new():
+                self.tail_events += apply_frame(self.state, frame)
+        if self.tail_events >= TAIL_EVENTS_OPEN and self._writable:
+            if self._helper.finished():
+                self.load()
+            else:
+                self._helper.start(TABLE_PAUSE_S)
+
+    def snapshot(self) -> bool:
+        """Write everything as a snapshot and go on from it; False if there is nothing."""
+        with translated():
+            if not tables.settle(self.journal, str(self.folder), apply_frame, full=True):
+                return False
+        self.load()
+        return True
+
+    def close(self) -> None:
+        """Have a table made of a long tail, so that the next one who opens need not read it."""
+        if self.tail_events >= TAIL_EVENTS and self._writable:
+            self._helper.start(TABLE_PAUSE_S)

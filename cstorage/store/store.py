@@ -31,6 +31,8 @@ from cstorage.store.lazily import LazyModule
 from cstorage.store.mapping import MapOptions
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from cstorage.archive.apply import ApplyOptions
     from cstorage.archive.compression import ByteSink, ByteSource
     from cstorage.drivers.contract import StrPath
@@ -53,11 +55,16 @@ if TYPE_CHECKING:
         names,
         projecting,
         replay,
+        staged,
+        transactions,
+        usage,
     )
     from cstorage.store.checking import CheckOptions, Report
     from cstorage.store.core import Core
     from cstorage.store.mounts import MountTable
     from cstorage.store.staged import StagedLayer
+    from cstorage.store.transactions import StoreTransaction
+    from cstorage.store.usage import ImageUsage, StoreUsage
 
     _Blobs = Sequence[bigdata.Blob]
     from cstorage.store.adoption import Adoption
@@ -72,14 +79,17 @@ else:
     deletion = LazyModule("cstorage.store.deletion")
     diffs = LazyModule("cstorage.store.diffs")
     directories = LazyModule("cstorage.store.directories")
-    history = LazyModule("cstorage.store.history")
     filling = LazyModule("cstorage.store.filling")
+    history = LazyModule("cstorage.store.history")
     images = LazyModule("cstorage.store.images")
     layers = LazyModule("cstorage.store.layers")
     mounts = LazyModule("cstorage.store.mounts")
     names = LazyModule("cstorage.store.names")
     projecting = LazyModule("cstorage.store.projecting")
     replay = LazyModule("cstorage.store.replay")
+    staged = LazyModule("cstorage.store.staged")
+    transactions = LazyModule("cstorage.store.transactions")
+    usage = LazyModule("cstorage.store.usage")
 
 
 class Store:
@@ -167,7 +177,7 @@ class Store:
     def containers(self) -> Iterator[Container]:
         """All containers in creation order, volatile ones last."""
         state = self._core.state
-        for id_ in list(state.ids(Kind.CONTAINER)):
+        for id_ in state.ids(Kind.CONTAINER):
             found = state.container(id_)
             if found is not None:
                 yield found
@@ -232,6 +242,28 @@ class Store:
         if id_ is None:
             raise ContainerUnknown
         return lookup.container(catalogue.primary, id_)
+
+    # -- several changes as one --------------------------------------------------------------
+
+    def transaction(self, reason: str = "") -> AbstractContextManager[StoreTransaction]:
+        """All changes that this thread makes in the block become one, or none of them happens.
+
+        Others read the old state until the block ends, and do not write meanwhile: keep it short.
+        See ``transactions.StoreTransaction``.
+        """
+        return transactions.joint(self, self._core, reason)
+
+    def because(self, reason: str) -> AbstractContextManager[None]:
+        """Record ``reason`` with the changes of the block, "" leaves the reason as it is."""
+        return transactions.because(self._core, reason)
+
+    def usage(self, measure: bool = False) -> StoreUsage:
+        """What the store occupies, without walking it. See ``usage.of_store``."""
+        return usage.of_store(self._core, measure)
+
+    def image_usage(self) -> Iterator[ImageUsage]:
+        """What each image adds to the store."""
+        return usage.of_images(self._core)
 
     # -- names and metadata ----------------------------------------------------------------------
 
@@ -358,8 +390,6 @@ class Store:
 
         The result is a context manager: what was not applied goes. Raises ``NotSupported``.
         """
-        from cstorage.store import staged
-
         return staged.prepare(self._core, source, options, maps)
 
     def apply_staged_layer(
@@ -377,8 +407,6 @@ class Store:
 
         Errors: ``staged.apply``.
         """
-        from cstorage.store import staged
-
         return staged.apply(self._core, staged_layer, id, parent, names, metadata, flags, big_data)
 
     def cleanup_staged_layer(self, staged_layer: StagedLayer) -> None:
@@ -387,8 +415,6 @@ class Store:
 
     def differ_target(self, key: str) -> Path:
         """Directory of a layer's own content. Raises ``LayerUnknown``, ``NotSupported``."""
-        from cstorage.store import staged
-
         return staged.target(self._core, key)
 
     def layer_size(self, key: str) -> int:

@@ -304,13 +304,6 @@ def _volatile_order(step: Step, ours: Shown, theirs: Shown) -> tuple[Shown, Show
     )
 
 
-@_rule("digest-words")
-def _digest_words(step: Step, ours: Shown, theirs: Shown) -> tuple[Shown, Shown]:
-    if step.command == "images-by-digest" and theirs.stderr == f"{_words(step)[-1]}: {ours.stderr}":
-        return ours, theirs._replace(stderr=ours.stderr)
-    return ours, theirs
-
-
 def _without_lines(shown: Shown, pattern: str) -> Shown:
     return shown._replace(stdout=re.sub(rf"^{pattern}\n", "", shown.stdout, flags=re.M))
 

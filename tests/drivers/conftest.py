@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
@@ -26,6 +28,10 @@ VARIANTS = [
             "overlay-fuse",
             [pytest.mark.skipif(FUSE is None, reason="fuse-overlayfs is not installed")],
         ),
+        (
+            "btrfs",
+            [pytest.mark.skipif(not shutil.which("mkfs.btrfs"), reason="no mkfs.btrfs here")],
+        ),
     )
 ]
 
@@ -37,9 +43,27 @@ def stage(
     """Every driver, in every way it can mount; nothing may stay mounted."""
     if request.param == "overlay-legacy":
         monkeypatch.setattr(mountapi, "_appending", False)
-    made = Stage(tmp_path, request.param)
+    base = tmp_path
+    if request.param == "btrfs":
+        base = request.getfixturevalue("btrfs_disk") / tmp_path.name
+        base.mkdir()
+    made = Stage(base, request.param)
     yield made
     assert made.close() == []
+
+
+@pytest.fixture(scope="session")
+def btrfs_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A btrfs file system in a file."""
+    folder = tmp_path_factory.mktemp("btrfs")
+    image, target = folder / "image", folder / "disk"
+    target.mkdir()
+    with image.open("wb") as out:
+        out.truncate(320 << 20)
+    subprocess.run(["mkfs.btrfs", "-q", str(image)], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(["mount", "-o", "loop", str(image), str(target)], check=True)
+    yield target
+    subprocess.run(["umount", str(target)], check=True)
 
 
 @pytest.fixture

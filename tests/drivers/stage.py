@@ -16,6 +16,7 @@ from cstorage.drivers.contract import DriverOptions, LayerPlan
 from cstorage.drivers.registry import driver_class
 from cstorage.model import DiffSummary, IDMaps, LayerID
 
+FOLDERS = {"vfs": "dir", "btrfs": "subvolumes", "overlay": "."}
 FUSE = shutil.which("fuse-overlayfs")
 
 
@@ -154,7 +155,7 @@ class Stage:
     def directory(self, layer: str) -> Path:
         """The directory that holds the layer."""
         home = self.base / self.name
-        return home / "dir" / layer if self.name == "vfs" else home / layer
+        return home / FOLDERS[self.name] / layer
 
     def mounts(self) -> list[str]:
         """Mount points below the stage, as the kernel lists them."""

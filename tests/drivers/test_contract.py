@@ -12,6 +12,7 @@ import pytest
 from cstorage.drivers.contract import MountOptions
 from cstorage.errors import ArchiveError, ContentChanged, DriverError, InvalidID
 from tests.drivers.stage import (
+    FOLDERS,
     ROOTFS,
     Stage,
     archive,
@@ -25,7 +26,7 @@ from tests.drivers.stage import (
 )
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    pass
 
 EXPECTED_ROOTFS = {
     "etc": ("drwxr-xr-x", 0, 0, ""),
@@ -80,13 +81,13 @@ def test_a_base_layer_starts_with_mode_0555_whatever_the_umask(stage: Stage) -> 
         os.umask(before)
     for layer in ("base", "child"):
         root = stage.directory(layer)
-        root = root if stage.name == "vfs" else root / "diff"
+        root = root / "diff" if stage.name == "overlay" else root
         assert stat.S_IMODE(root.stat().st_mode) == 0o555
 
 
 def test_a_layer_on_a_missing_parent_is_refused_and_leaves_nothing(stage: Stage) -> None:
     expected = f"Stat {stage.base}/{stage.name}/"
-    expected += "dir/nope" if stage.name == "vfs" else "nope/diff"
+    expected += "nope/diff" if stage.name == "overlay" else f"{FOLDERS[stage.name]}/nope"
     with pytest.raises(DriverError) as caught:
         stage.prepare("a", "nope")
     assert str(caught.value) == f"{expected}: no such file or directory"
@@ -136,7 +137,7 @@ def test_mounting_twice_and_unmounting_twice_are_harmless(stage: Stage) -> None:
     stage.driver.unmount("a")
     stage.driver.unmount("a")
     assert stage.mounts() == []
-    assert stage.driver.is_mounted("a") is (stage.name == "vfs")
+    assert stage.driver.is_mounted("a") is (stage.name != "overlay")
 
 
 def test_another_process_sees_the_kernels_truth_about_mounts(stage: Stage) -> None:
@@ -145,7 +146,7 @@ def test_another_process_sees_the_kernels_truth_about_mounts(stage: Stage) -> No
     other = Stage(stage.base, stage.variant)
     assert other.driver.is_mounted("a")
     other.driver.unmount("a")
-    assert stage.driver.is_mounted("a") is (stage.name == "vfs")
+    assert stage.driver.is_mounted("a") is (stage.name != "overlay")
 
 
 def test_mounting_an_unknown_layer_is_an_error(stage: Stage) -> None:
@@ -308,12 +309,10 @@ def test_publishing_over_an_existing_layer_is_refused(stage: Stage) -> None:
     assert stage.driver.withdraw("a", stage.trash) is True
 
 
-def test_layers_of_additional_stores_can_be_parents_but_not_changed(
-    stage: Stage, tmp_path: Path
-) -> None:
+def test_layers_of_additional_stores_can_be_parents_but_not_changed(stage: Stage) -> None:
     stage.layer("base", "", *ROOTFS)
     stage.layer("image", "base", file("image", "i"))
-    mine = Stage(tmp_path / "mine", stage.variant, additional_homes=(stage.base / stage.name,))
+    mine = Stage(stage.base / "mine", stage.variant, additional_homes=(stage.base / stage.name,))
     assert mine.driver.exists("image")
     assert mine.driver.layers() == []
     mine.layer("top", "image", writable=True)
@@ -326,15 +325,12 @@ def test_layers_of_additional_stores_can_be_parents_but_not_changed(
     assert stage.driver.exists("image")
 
 
-def test_a_split_image_store_receives_the_layers_that_are_not_writable(
-    stage: Stage, tmp_path: Path
-) -> None:
-    images = tmp_path / "images" / stage.name
-    mine = Stage(tmp_path / "mine", stage.variant, image_home=images)
+def test_a_split_image_store_receives_the_layers_that_are_not_writable(stage: Stage) -> None:
+    images = stage.base / "images" / stage.name
+    mine = Stage(stage.base / "mine", stage.variant, image_home=images)
     mine.layer("image", "", *ROOTFS)
     mine.layer("top", "image", writable=True)
-    folder_name = "dir" if stage.name == "vfs" else ""
-    assert (images / folder_name / "image").is_dir()
+    assert (images / FOLDERS[stage.name] / "image").is_dir()
     assert mine.directory("top").is_dir()
     assert mine.driver.layers() == ["image", "top"]
     assert listing(mine.driver.mount("top")) == EXPECTED_ROOTFS
@@ -366,7 +362,7 @@ def test_status_rows_are_the_originals(stage: Stage) -> None:
     names = [name for name, _ in stage.driver.status()]
     assert names == (
         []
-        if stage.name == "vfs"
+        if stage.name != "overlay"
         else [
             "Backing Filesystem",
             "Supports d_type",

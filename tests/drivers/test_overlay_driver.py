@@ -420,6 +420,16 @@ def test_a_mount_shows_other_owners_and_new_files_belong_to_the_mapped_root(
     assert (shifting.directory("base") / "diff/etc/passwd").stat().st_uid == 1
 
 
+def test_changes_of_a_mounted_shifted_layer_are_its_own_only(shifting: Stage) -> None:
+    shifting.layer("base", "", *ROOTFS)
+    shifting.layer("mid", "base")
+    shifting.layer("top", "mid", writable=True)
+    path = shifting.driver.mount("top", MountOptions(maps=SHIFT))
+    (path / "new").touch()
+    assert shifting.changes("top", "base", maps=SHIFT) == [("A", "/new")]
+    shifting.driver.unmount("top")
+
+
 def test_a_layer_with_other_maps_cannot_be_shifted(shifting: Stage) -> None:
     shifting.layer("a", writable=True)
     with pytest.raises(DriverError, match="shifting not enabled"):

@@ -237,3 +237,51 @@ def test_whiteouts_delete_for_real(vfs: Stage) -> None:
 def test_storage_options_are_refused(vfs: Stage) -> None:
     with pytest.raises(DriverError, match="not supported for vfs"):
         vfs.prepare("a", storage_options={"size": "1g"})
+
+
+# -- btrfs: the same with subvolumes ---------------------------------------------------------------
+
+
+def test_a_btrfs_child_is_a_snapshot_that_costs_nothing(btrfs_disk: Path) -> None:
+    made = Stage(btrfs_disk / "cheap", "btrfs")
+    made.layer("base", "", file("big", "x" * (8 << 20)))
+    os.sync()
+    before = os.statvfs(btrfs_disk).f_bfree
+    for number in range(20):
+        made.layer(f"child{number}", "base", writable=True)
+    os.sync()
+    spent = (before - os.statvfs(btrfs_disk).f_bfree) * os.statvfs(btrfs_disk).f_frsize
+    assert spent < 8 << 20
+    assert made.directory("child0").stat().st_ino == 256  # the root of a subvolume
+    (made.directory("child0") / "big").write_text("own")
+    assert (made.directory("base") / "big").stat().st_size == 8 << 20
+
+
+def test_btrfs_layers_get_other_owners_and_go_away_completely(btrfs_disk: Path) -> None:
+    from cstorage.drivers.removal import remove_tree
+
+    made = Stage(btrfs_disk / "owners", "btrfs")
+    made.layer("base", "", *ROOTFS)
+    made.layer("mapped", "base", maps=SHIFT)
+    owners = {name: row[:3] for name, row in listing(made.directory("mapped")).items()}
+    assert owners["etc/passwd"] == ("-rw-r--r--", 100001, 200002)
+    assert owners["bin/su"] == ("-rwsr-xr-x", 100000, 200000)
+    assert made.directory("mapped").stat().st_uid == 100000
+    for name in ("mapped", "base"):
+        made.driver.withdraw(name, made.trash)
+        remove_tree(str(made.trash / name))
+    assert os.listdir(made.trash) == []
+    assert made.driver.layers() == []
+
+
+def test_btrfs_needs_btrfs_and_refuses_limits(tmp_path: Path) -> None:
+    made = Stage(tmp_path, "btrfs")
+    with pytest.raises(DriverError, match="btrfs needs a btrfs file system"):
+        made.driver.check_supported()
+    with pytest.raises(DriverError, match="cannot hold a subvolume"):
+        made.layer("a")
+    for option in ("btrfs.size=1g", "min_space=1g"):
+        with pytest.raises(DriverError, match="is not supported"):
+            Stage(tmp_path, "btrfs", option)
+    with pytest.raises(DriverError, match=r'^unknown option "imagestore"'):
+        Stage(tmp_path, "btrfs", "imagestore=/x")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from cstorage import events as ev
 from cstorage.events import codec
 from cstorage.model import BigDataItem, DiffSummary, IDMaps, Kind
-from cstorage.state import State, values
+from cstorage.state import State, aggregates, values
 from cstorage.state.reducer import ReplayError, apply
 from journal.digest import StateDigest
 
@@ -140,7 +140,8 @@ def test_deleting_everything_leaves_only_the_facts():
         ev.LayerDeleted("m"),
         ev.LayerDeleted("l"),
     )
-    assert [key for key, _ in state.entries()] == [b"#c", b"#i", b"#l", b"@driver"]
+    assert [key for key, _ in state.entries()] == [b"#c", b"#i", b"#l", b"#usage", b"@driver"]
+    assert not any(aggregates.usage(state))
     assert state.count(Kind.LAYER) == 0
 
 

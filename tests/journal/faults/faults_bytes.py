@@ -7,10 +7,8 @@ from __future__ import annotations
 import itertools
 import random
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from faults_crash import Count
 from faults_simfs import SimClock, SimFs, Violation
 from faults_world import ROOT, World, check_order, logs, numbers_of
 
@@ -20,6 +18,11 @@ from journal import segment as sg
 from journal.checksum import extender
 from journal.repair import repair
 from journal.verify import verify
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from faults_crash import Count
 
 HARMLESS = ("clean", "torn-short", "torn-frame", "torn-group", "unfinished-rotation")
 PATH = ROOT + "/segments/0000000001.seg"
@@ -249,7 +252,9 @@ def misplaced(count: Count, seed: int, deadline: float) -> None:
             yield "foreign", data[: one.offset] + other[one.offset : one.stop].ljust(
                 one.stop - one.offset, b"\0") + data[one.stop :]  # fmt: skip
             target = frames[rng.randrange(len(frames) - 1)]
-            if target.offset != one.offset:
+            # A piece that covers everything up to the end leaves no evidence: the known limit.
+            reach = one.offset + target.stop - target.offset
+            if target.offset != one.offset and reach <= frames[-1].offset:
                 piece = data[target.offset : target.stop]
                 twin = data[: one.offset] + piece + data[one.offset + len(piece) :]
                 yield "misdirected", twin[: max(len(data), one.offset + len(piece))]
@@ -305,6 +310,63 @@ def misplaced(count: Count, seed: int, deadline: float) -> None:
                 raise Violation(f"T1 torn tail with {name} is cut at the wrong place")
         if time.monotonic() > deadline:
             return
+
+
+def rows(count: Count, seed: int, deadline: float) -> None:
+    """T1: the rows about segments: each is reached by what it describes, and decides as it says."""
+    world = World(seed)
+    for size in (1500, 1500, 1500, 1500, 1500, 1500, 200):
+        world.commit("a", size)
+    names = sorted(logs(world.fs))
+    last = ROOT + "/segments/" + names[-1]
+    data = logs(world.fs)[names[-1]]
+    rng = random.Random(seed)
+
+    def ask(wanted: tuple[str, ...], known: bool, change: Callable[[SimFs], None]) -> None:
+        count.states += 1
+        disk = world.fs.clone()
+        change(disk)
+        clock = SimClock(3)
+        clock.boot = world.clock.boot + (0 if known else 1)
+        row = judge(disk, clock)
+        if row not in wanted:
+            raise Violation(f"T1 segment damage is taken as {row}, not {wanted}")
+
+    for size in range(sg.HEADER_SIZE):
+        ask(("unfinished-rotation",), False, lambda d, s=size: put(d, last, data[:s]))
+        ask(("segment-header-known",), True, lambda d, s=size: put(d, last, data[:s]))
+    for _ in range(60):
+        at, bit = rng.randrange(sg.HEADER_SIZE), 1 << rng.randrange(8)
+        twin = data[:at] + bytes([data[at] ^ bit]) + data[at + 1 :]
+        ask(("segment-header",), rng.random() < 0.5, lambda d, t=twin: put(d, last, t))
+        gone = rng.choice(names[1:-1])
+        ask(("structure",), rng.random() < 0.5,
+            lambda d, g=gone: d.dirs[ROOT + "/segments"].entries.pop(g) and None)  # fmt: skip
+        _behind(count, world, rng)
+        if time.monotonic() > deadline:
+            return
+
+
+def _behind(count: Count, world: World, rng: random.Random) -> None:
+    """A writer that stands in an older segment walks over damage in it."""
+    disk = world.fs.clone()
+    clock = SimClock(rng.getrandbits(20))
+    start = sg.parse(logs(disk)["0000000001.seg"])
+    assert start is not None
+    journal = Journal.open(ROOT, "w", reserve_bytes=0, fs=disk, clock=clock)
+    journal._hint[0] = start.start
+    data = logs(disk)["0000000001.seg"]
+    at = rng.randrange(sg.HEADER_SIZE, len(data))
+    put(disk, ROOT + "/segments/0000000001.seg", data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+    before = recovery.hits.get("earlier", 0)
+    count.states += 1
+    try:
+        with journal.writer():
+            raise Violation("T1 a writer walks over damage in an earlier segment")
+    except JournalDamaged:
+        pass
+    if recovery.hits.get("earlier", 0) == before:
+        raise Violation("T1 damage in an earlier segment is not taken as such")
 
 
 # -- T7 --------------------------------------------------------------------------------------------

@@ -6,12 +6,15 @@ import errno
 import itertools
 import random
 import time
-from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from faults_simfs import Crash, Violation
 from faults_world import World, check_order, check_recovery, numbers_of
 
 from journal import Journal, JournalError, WriterPoisoned
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 OPERATIONS: dict[str, Callable[[World], None]] = {
     "small": lambda w: w.commit("a", 10),

@@ -6,14 +6,18 @@ import argparse
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import faults_mutants
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
-def tiers(full: bool, seed: int, budget: float) -> dict[str, list[tuple[str, Callable[[Any], None]]]]:
+Part = tuple[str, "Callable[[Any], None]"]
+
+
+def tiers(full: bool, seed: int, budget: float) -> dict[str, list[Part]]:
     """Tier name -> parts. ``budget`` scales the time limits of the CI size."""
     import faults_bytes as by
     import faults_crash as cr
@@ -47,6 +51,7 @@ def tiers(full: bool, seed: int, budget: float) -> dict[str, list[tuple[str, Cal
             ("truncations", lambda n: by.truncations(n, 1 if full else 3, seed, until(8))),
             ("sector fills", rounds(by.fills, 20, 3)),
             ("sector subsets", rounds(by.sectors, 20, 4)),
+            ("segment rows", rounds(by.rows, 20, 6)),
             ("misplaced frames", rounds(by.misplaced, 10, 3)),
         ],
         "T2": [
@@ -182,10 +187,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             except Violation as error:
                 failed += 1
                 verdict = f"VIOLATION: {error}"
-            except Exception as error:  # noqa: BLE001 - an unclear error is a violation too
+            except Exception as error:
                 failed += 1
                 verdict = f"VIOLATION: unclear error {error!r}"
-            print(f"{name} {label}: {count}, {time.monotonic() - start:.1f} s, {verdict}", flush=True)
+            took = time.monotonic() - start
+            print(f"{name} {label}: {count}, {took:.1f} s, {verdict}", flush=True)
     if not given.tier or "T11" in given.tier:
         names = [mutant.name for mutant in faults_mutants.MUTANTS]
         start = time.monotonic()

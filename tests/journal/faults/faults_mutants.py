@@ -1,6 +1,8 @@
 """T11: planted bugs. Each replaces a few lines of the journal's source and must be caught by one of
 the tiers named with it; a bug that no tier sees is a hole in the programme."""
 
+# ruff: noqa: E501 - the planted bugs quote source lines as they are
+
 from __future__ import annotations
 
 import importlib.abc

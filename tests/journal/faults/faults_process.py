@@ -14,17 +14,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from faults_crash import Count
 from faults_simfs import Violation
 from faults_world import check_order, numbers_of
 
 from journal import Journal, JournalError
 from journal.fs import OsFs
 from journal.verify import verify
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from faults_crash import Count
 
 CALLS = ("open", "pwrite", "fdatasync", "ftruncate", "rename", "unlink", "mkdir", "chmod",
          "sync_directory", "flock", "allocate", "pread", "fstat", "stat", "listdir")  # fmt: skip
@@ -56,7 +59,8 @@ class FaultFs(OsFs):
 
 def place() -> str:
     """A folder in memory: syncs cost nothing there, and a killed process loses no page cache."""
-    return tempfile.mkdtemp(prefix="journal-faults-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None)
+    where = "/dev/shm" if os.path.isdir("/dev/shm") else None
+    return tempfile.mkdtemp(prefix="journal-faults-", dir=where)
 
 
 def history(root: str, fs: Any, ack: Callable[[int], None]) -> None:
@@ -115,7 +119,7 @@ def victim(root: str, at: int, action: Callable[[str], Any]) -> tuple[list[int],
                 code = 3
             if fs.number < at:
                 code = 9
-        except BaseException:  # noqa: BLE001
+        except BaseException:
             code = 4
         finally:
             os._exit(code)
@@ -207,7 +211,7 @@ def short_writes(count: Count, step: int, deadline: float) -> None:
                         clean = verify(copy).exit_code == 0
                         good = "room" in str(error) and frames == [1] and left <= limit and clean
                         code = 0 if good else 6
-                except BaseException as error:  # noqa: BLE001
+                except BaseException as error:
                     os.write(2, f"{error!r}\n".encode())
                 finally:
                     os._exit(code)
@@ -304,7 +308,7 @@ def soak(count: Count, kills: int, seed: int, deadline: float) -> None:
                         _writer(base, serial, f"{root}/acks.{serial}")
                     else:
                         _reader(base, f"{root}/seen.{serial}")
-                except BaseException as error:  # noqa: BLE001
+                except BaseException as error:
                     Path(f"{root}/failed.{serial}").write_text(repr(error))
                 finally:
                     os._exit(1)

@@ -8,10 +8,9 @@ import os
 import shutil
 import threading
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from faults_bytes import rich
-from faults_crash import Count
 from faults_process import place
 from faults_simfs import Crash, Violation
 from faults_world import ROOT, World, logs, numbers_of
@@ -19,6 +18,9 @@ from faults_world import ROOT, World, logs, numbers_of
 from journal import Conflict, DuplicateTransaction, Journal, JournalError, ResyncRequired
 from journal import watcher as watching
 from journal.archive import prune
+
+if TYPE_CHECKING:
+    from faults_crash import Count
 
 
 def promises(count: Count) -> None:
@@ -230,7 +232,7 @@ def _watch_case(root: str, case: str, kind: str, limit: float) -> None:
             for frame in watcher:
                 for number in numbers_of(frame):
                     stamps.append((number, time.monotonic()))
-        except BaseException as error:  # noqa: BLE001
+        except BaseException as error:
             problem.append(error)
 
     thread = threading.Thread(target=follow, daemon=True)

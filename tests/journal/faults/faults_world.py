@@ -3,7 +3,8 @@ checks that every crash must pass."""
 
 from __future__ import annotations
 
-from typing import Any
+import itertools
+from typing import TYPE_CHECKING, Any
 
 from faults_simfs import Crash, SimClock, SimFs, Violation
 
@@ -12,7 +13,9 @@ from journal import frame as fr
 from journal.digest import StateDigest
 from journal.facade import Writer
 from journal.verify import verify
-from journal.writer import Request
+
+if TYPE_CHECKING:
+    from journal.request import Request
 
 ROOT = "/j"
 SEGMENT = 4096
@@ -182,7 +185,7 @@ def check_order(recovered: list[int], attempted: list[int]) -> None:
     known = set(attempted)
     if any(n not in known for n in recovered):
         raise Violation("an event was invented")
-    if any(a >= b for a, b in zip(recovered, recovered[1:], strict=False)):
+    if any(a >= b for a, b in itertools.pairwise(recovered)):
         raise Violation("events are out of order or twice")
 
 
