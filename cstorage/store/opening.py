@@ -32,10 +32,12 @@ def open_store(
     reason: str = "",
     program: str = "",
     taking_over: bool = False,
+    projection: str = "",
 ) -> Store:
     """Open the store at ``graph_root``, making it if it does not exist and may be written.
 
     ``taking_over`` makes one where another tool keeps its own, to adopt that in place.
+    ``projection`` "additional" keeps a view for other tools, "off" does not refresh one.
     ``reason`` and ``program`` are recorded with every change made through the result. Raises
     ``IncompleteOptions``, ``ConfigError``, ``DriverError``, ``StoreDamaged``, ``StoreIsReadOnly``.
     """
@@ -48,6 +50,7 @@ def open_store(
         driver_priority = driver_priority or defaults.driver_priority
         image_store = image_store or defaults.image_store
         transient = transient or defaults.transient_store
+        projection = projection or defaults.projection
     elif not (graph_root or run_root):
         raise IncompleteOptions("no storage runroot or graphroot specified")
     elif not (graph_root and run_root):
@@ -63,8 +66,9 @@ def open_store(
         if not root.is_dir():
             _make_root(root, read_only)
     location = Location(
-        graph, run, name, tuple(driver_options), image_store, transient, read_only, reason, program
-    )
+        graph, run, name, tuple(driver_options), image_store, transient, read_only, reason, program,
+        projection,
+    )  # fmt: skip
     core = _open_core(location, graph_driver, taking_over)
     try:
         core.shelves  # noqa: B018  additional stores that contradict themselves: not to be opened
