@@ -56,6 +56,8 @@ class Location(NamedTuple):
     reason: str = ""
     program: str = ""
     options: StoreOptions = StoreOptions()
+    projection: str = ""
+    """Whether a view for other tools follows: "additional", "off", "" = as the view's mark says."""
 
 
 def boot_id() -> str:
@@ -228,7 +230,9 @@ class Core:
 
     @property
     def may_have_view(self) -> bool:
-        """One ``stat``: whether a view for other tools was ever made here."""
+        """At most one ``stat``: whether a view for other tools may be kept here."""
+        if self.location.projection:
+            return self.location.projection != "off"
         return os.path.isdir(f"{self.location.graph_root}/projection")
 
     def refresh_view(self) -> None:

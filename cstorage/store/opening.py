@@ -35,12 +35,14 @@ def open_store(
     program: str = "",
     options: StoreOptions | None = None,
     taking_over: bool = False,
+    projection: str = "",
 ) -> Store:
     """Open the store at ``graph_root``, making it if it does not exist and may be written.
 
     ``options`` give what the other arguments leave empty, and default maps, automatic namespaces
     and pull options. With nothing given at all they are what the configuration says (semantics
     §3.1). ``taking_over`` makes a store where another tool keeps its own, to adopt that in place.
+    ``projection`` "additional" keeps a view for other tools, "off" does not refresh one.
     ``reason`` and ``program`` are recorded with every change made through the result.
 
     A store that this process has open with the same roots, driver, reason and program is returned
@@ -56,6 +58,7 @@ def open_store(
         driver_priority=tuple(driver_priority) or base.driver_priority,
         image_store=image_store or base.image_store,
         transient_store=transient or base.transient_store,
+        projection=projection or base.projection,
     )
     chosen = _completed(chosen)
     graph, run = Path(os.path.abspath(chosen.graph_root)), Path(os.path.abspath(chosen.run_root))
@@ -109,6 +112,7 @@ def _completed(given: StoreOptions) -> StoreOptions:
             driver_priority=given.driver_priority or defaults.driver_priority,
             image_store=given.image_store or defaults.image_store,
             transient_store=given.transient_store or defaults.transient_store,
+            projection=given.projection or defaults.projection,
         )
     if not (given.graph_root or given.run_root):
         raise IncompleteOptions("no storage runroot or graphroot specified")
@@ -153,6 +157,7 @@ def _open(
         reason,
         program,
         options,
+        options.projection,
     )
     core = _open_core(location, graph_driver, taking_over)
     try:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from cstorage.archive.apply import ApplyOptions
     from cstorage.archive.compression import ByteSink, ByteSource
     from cstorage.drivers.contract import StrPath
+    from cstorage.interop.consumers import Consumer
     from cstorage.interop.projection import Outcome
     from cstorage.interop.selection import Form
     from cstorage.store import (
@@ -565,6 +566,12 @@ class Store(Finder, ItemData):
         return projecting.project(
             self._core, form=form, keep=keep, grace_s=grace_s, overwrite=overwrite, verify=verify
         )
+
+    def consumers(self) -> list[Consumer]:
+        """Mounts on this machine that rest on layers of this store, ours among them."""
+        from cstorage.interop.consumers import consumers
+
+        return consumers(self._core.driver.home) if self.driver_name == "overlay" else []
 
     def stop_projecting(self, *, overwrite: bool = False) -> None:
         """Remove the view. Raises ``ViewChanged`` if another program wrote to it."""
