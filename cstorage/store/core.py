@@ -22,24 +22,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import journal as journal_api
-from cstorage import events as ev
 from cstorage.config import StoreOptions
 from cstorage.content import ContentStore
 from cstorage.errors import OutcomeUnknown, StorageError, StoreBusy, StoreDamaged, StoreIsReadOnly
-from cstorage.events import codec
 from cstorage.model import IDMaps, Kind
 from cstorage.state import State
-from cstorage.state.reducer import apply
 from cstorage.store.catalogue import Catalogue
 from cstorage.store.exchange import exchange
+from cstorage.store.lazily import LazyModule
 from cstorage.store.reading import Replica, translated
 from cstorage.store.workspace import Intent, Swap, Workspace, any_entries, left_over
 
 if TYPE_CHECKING:
+    from cstorage import events as ev
     from cstorage.drivers.contract import GraphDriver, Prepared
     from cstorage.store.catalogue import Shelf
     from cstorage.store.mounts import MountTable
     from journal import Journal, Writer
+else:
+    ev = LazyModule("cstorage.events")  # a command that only looks has no use for events
 
 
 class Location(NamedTuple):
@@ -55,6 +56,8 @@ class Location(NamedTuple):
     reason: str = ""
     program: str = ""
     options: StoreOptions = StoreOptions()
+    projection: str = ""
+    """Whether a view for other tools follows: "additional", "off", "" = as the view's mark says."""
 
 
 def boot_id() -> str:
@@ -227,7 +230,9 @@ class Core:
 
     @property
     def may_have_view(self) -> bool:
-        """One ``stat``: whether a view for other tools was ever made here."""
+        """At most one ``stat``: whether a view for other tools may be kept here."""
+        if self.location.projection:
+            return self.location.projection != "off"
         return os.path.isdir(f"{self.location.graph_root}/projection")
 
     def refresh_view(self) -> None:
@@ -388,6 +393,8 @@ class Transaction:
 
     def emit(self, event: ev.Event) -> None:
         """Add ``event``; it is visible in ``self.state`` at once."""
+        from cstorage.state.reducer import apply
+
         self._note_removals(event)
         apply(self.state, event, self._next)
         self._next += 1
@@ -484,6 +491,8 @@ class Transaction:
             for key, path in self._contents.items():
                 core.content.adopt(path, key)
             if self.events:
+                from cstorage.events import codec
+
                 self.writer.commit(
                     [codec.encode(event) for event in self.events],
                     actor=list(self.actor),

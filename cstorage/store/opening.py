@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import journal as journal_api
-from cstorage import events as ev
 from cstorage.config import StoreOptions
 from cstorage.drivers.options import canonical
 from cstorage.drivers.registry import open_driver, select
@@ -36,12 +35,14 @@ def open_store(
     program: str = "",
     options: StoreOptions | None = None,
     taking_over: bool = False,
+    projection: str = "",
 ) -> Store:
     """Open the store at ``graph_root``, making it if it does not exist and may be written.
 
     ``options`` give what the other arguments leave empty, and default maps, automatic namespaces
     and pull options. With nothing given at all they are what the configuration says (semantics
     §3.1). ``taking_over`` makes a store where another tool keeps its own, to adopt that in place.
+    ``projection`` "additional" keeps a view for other tools, "off" does not refresh one.
     ``reason`` and ``program`` are recorded with every change made through the result.
 
     A store that this process has open with the same roots, driver, reason and program is returned
@@ -57,6 +58,7 @@ def open_store(
         driver_priority=tuple(driver_priority) or base.driver_priority,
         image_store=image_store or base.image_store,
         transient_store=transient or base.transient_store,
+        projection=projection or base.projection,
     )
     chosen = _completed(chosen)
     graph, run = Path(os.path.abspath(chosen.graph_root)), Path(os.path.abspath(chosen.run_root))
@@ -110,6 +112,7 @@ def _completed(given: StoreOptions) -> StoreOptions:
             driver_priority=given.driver_priority or defaults.driver_priority,
             image_store=given.image_store or defaults.image_store,
             transient_store=given.transient_store or defaults.transient_store,
+            projection=given.projection or defaults.projection,
         )
     if not (given.graph_root or given.run_root):
         raise IncompleteOptions("no storage runroot or graphroot specified")
@@ -154,6 +157,7 @@ def _open(
         reason,
         program,
         options,
+        options.projection,
     )
     core = _open_core(location, graph_driver, taking_over)
     try:
@@ -223,6 +227,8 @@ def _open_core(location: Location, driver: object, taking_over: bool) -> Core:
             journal = journal_api.Journal.open(folder, mode="w", create=True)
     core = Core(location, journal, graph_driver, folder)
     if not location.read_only and not core.state.driver:
+        from cstorage import events as ev
+
         with core.transaction() as tx:
             if not tx.state.driver:
                 tx.emit(ev.StoreInitialised(graph_driver.name))

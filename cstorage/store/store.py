@@ -12,7 +12,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from cstorage import events as ev
 from cstorage.errors import InvalidID
 from cstorage.model import (
     Change,
@@ -34,9 +33,11 @@ from cstorage.store.mounter import Mounter
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
+    from cstorage import events as ev
     from cstorage.archive.apply import ApplyOptions
     from cstorage.archive.compression import ByteSink, ByteSource
     from cstorage.drivers.contract import StrPath
+    from cstorage.interop.consumers import Consumer
     from cstorage.interop.projection import Outcome
     from cstorage.interop.selection import Form
     from cstorage.store import (
@@ -74,6 +75,7 @@ if TYPE_CHECKING:
     from cstorage.store.incoming import Mode
     from cstorage.store.replay import Copied
 else:
+    ev = LazyModule("cstorage.events")
     adoption = LazyModule("cstorage.store.adoption")
     bigdata = LazyModule("cstorage.store.bigdata")
     checking = LazyModule("cstorage.store.checking")
@@ -529,6 +531,12 @@ class Store(Finder, ItemData, Mounter):
         return projecting.project(
             self._core, form=form, keep=keep, grace_s=grace_s, overwrite=overwrite, verify=verify
         )
+
+    def consumers(self) -> list[Consumer]:
+        """Mounts on this machine that rest on layers of this store, ours among them."""
+        from cstorage.interop.consumers import consumers
+
+        return consumers(self._core.driver.home) if self.driver_name == "overlay" else []
 
     def stop_projecting(self, *, overwrite: bool = False) -> None:
         """Remove the view. Raises ``ViewChanged`` if another program wrote to it."""
