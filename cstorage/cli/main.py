@@ -292,6 +292,7 @@ def _open(values: dict[str, Value], program: str) -> Store:
         reason=well_formed(str(values["reason"])),
         program=program,
         taking_over=bool(values.get("in_place")),
+        projection=str(values.get("projection", "")),
     )
 
 

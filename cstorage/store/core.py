@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import journal as journal_api
+from cstorage.config import StoreOptions
 from cstorage.content import ContentStore
 from cstorage.errors import OutcomeUnknown, StorageError, StoreBusy, StoreDamaged, StoreIsReadOnly
 from cstorage.model import IDMaps, Kind
@@ -54,6 +55,9 @@ class Location(NamedTuple):
     read_only: bool = False
     reason: str = ""
     program: str = ""
+    options: StoreOptions = StoreOptions()
+    projection: str = ""
+    """Whether a view for other tools follows: "additional", "off", "" = as the view's mark says."""
 
 
 def boot_id() -> str:
@@ -91,8 +95,9 @@ class Core:
         image_root = Path(location.image_store) if location.image_store else location.graph_root
         self.image_staging = image_root / "staging"
         self.image_trash = image_root / "trash"
-        self.default_maps = IDMaps()
-        self.pull_options: Mapping[str, str] = {}
+        self.options = location.options
+        self.default_maps = IDMaps(self.options.uid_map, self.options.gid_map)
+        self.pull_options: Mapping[str, str] = self.options.pull_options or {}
         self._joint: tuple[int, Transaction] | None = None  # thread and its joint transaction
         self._replica = Replica(journal, journal_path, writable=not location.read_only)
 
@@ -138,6 +143,13 @@ class Core:
 
         return shelves(roots, self.driver.name)
 
+    @cached_property
+    def subordinate_ids(self) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+        """Host UIDs and GIDs for automatic namespaces, looked up once: from, up to excluding."""
+        from cstorage.store.userns import subordinate_ids
+
+        return subordinate_ids(self)
+
     @property
     def catalogue(self) -> Catalogue:
         """The state with the additional stores beside it."""
@@ -163,9 +175,7 @@ class Core:
         return ev.Actor(os.getuid(), os.getpid(), program, os.uname().nodename, boot_id())
 
     @contextmanager
-    def transaction(
-        self, reason: str = "", actor: ev.Actor | None = None
-    ) -> Iterator[Transaction]:
+    def transaction(self, reason: str = "", actor: ev.Actor | None = None) -> Iterator[Transaction]:
         """Hold the writer lock around the block; commit what it collected when it ends well.
 
         Raises ``StoreBusy``, ``StoreDamaged``, ``StoreIsReadOnly``, and whatever the block raises:
@@ -220,7 +230,9 @@ class Core:
 
     @property
     def may_have_view(self) -> bool:
-        """One ``stat``: whether a view for other tools was ever made here."""
+        """At most one ``stat``: whether a view for other tools may be kept here."""
+        if self.location.projection:
+            return self.location.projection != "off"
         return os.path.isdir(f"{self.location.graph_root}/projection")
 
     def refresh_view(self) -> None:
