@@ -89,7 +89,7 @@ def _find_base(core: Core, catalogue: Catalogue, request: LayerRequest) -> Base:
     template: Layer | None = None
     if request.template:
         template = lookup.layer(state, request.template)
-    inherited = parent.maps if parent is not None else IDMaps()
+    inherited = parent.maps if parent is not None else core.default_maps
     wanted = effective(request.maps, inherited)
     if wanted and core.driver.can_shift_ids:
         wanted = IDMaps()

@@ -12,27 +12,27 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from cstorage import events as ev
-from cstorage.errors import ContainerUnknown, LayerUnknown
+from cstorage.errors import InvalidID
 from cstorage.model import (
     Change,
     Compression,
     Container,
     DiffSummary,
-    Digest,
+    IDMap,
     IDMaps,
     Image,
-    Kind,
     Layer,
     LayerID,
 )
-from cstorage.store import lookup
+from cstorage.store.finder import Finder
+from cstorage.store.item_data import ItemData
 from cstorage.store.lazily import LazyModule
 from cstorage.store.mapping import MapOptions
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
+    from cstorage import events as ev
     from cstorage.archive.apply import ApplyOptions
     from cstorage.archive.compression import ByteSink, ByteSource
     from cstorage.drivers.contract import StrPath
@@ -60,8 +60,10 @@ if TYPE_CHECKING:
         transactions,
         usage,
     )
+    from cstorage.store import flags as flags_of
     from cstorage.store.checking import CheckOptions, Report
     from cstorage.store.core import Core
+    from cstorage.store.lockfile import LockFile
     from cstorage.store.mounts import MountTable
     from cstorage.store.staged import StagedLayer
     from cstorage.store.transactions import StoreTransaction
@@ -72,6 +74,7 @@ if TYPE_CHECKING:
     from cstorage.store.incoming import Mode
     from cstorage.store.replay import Copied
 else:
+    ev = LazyModule("cstorage.events")
     adoption = LazyModule("cstorage.store.adoption")
     bigdata = LazyModule("cstorage.store.bigdata")
     checking = LazyModule("cstorage.store.checking")
@@ -80,6 +83,7 @@ else:
     deletion = LazyModule("cstorage.store.deletion")
     diffs = LazyModule("cstorage.store.diffs")
     directories = LazyModule("cstorage.store.directories")
+    flags_of = LazyModule("cstorage.store.flags")
     filling = LazyModule("cstorage.store.filling")
     history = LazyModule("cstorage.store.history")
     images = LazyModule("cstorage.store.images")
@@ -93,14 +97,15 @@ else:
     usage = LazyModule("cstorage.store.usage")
 
 
-class Store:
+class Store(Finder, ItemData):
     """An open store; a context manager. Safe to use from several threads.
 
     Open one with ``cstorage.open``.
     """
 
     def __init__(self, core: Core) -> None:
-        self._core = core
+        super().__init__(core)
+        self._users = 1
 
     def __enter__(self) -> Store:
         return self
@@ -114,8 +119,20 @@ class Store:
         self.close()
 
     def close(self) -> None:
-        """Close the journal. Nothing is unmounted, nothing is lost without it."""
-        self._core.close()
+        """Close the journal, once for every time it was opened; the last one counts.
+
+        Nothing is unmounted, nothing is lost without it.
+        """
+        from cstorage.store import opening
+
+        if opening.released(self):
+            self._core.close()
+
+    def free(self) -> None:
+        """Let the next opening of the same roots make an object of its own; this one stays open."""
+        from cstorage.store import opening
+
+        opening.forget(self)
 
     # -- the store itself ------------------------------------------------------------------------
 
@@ -144,6 +161,20 @@ class Store:
         return self._core.location.driver_options
 
     @property
+    def uid_map(self) -> IDMap:
+        """Default map of layers without a parent."""
+        return self._core.options.uid_map
+
+    @property
+    def gid_map(self) -> IDMap:
+        return self._core.options.gid_map
+
+    @property
+    def pull_options(self) -> dict[str, str]:
+        """What the configuration says to those who fetch images."""
+        return dict(self._core.pull_options)
+
+    @property
     def journal_path(self) -> Path:
         """The folder of the store's journal."""
         return self._core.journal_path
@@ -164,85 +195,6 @@ class Store:
             return version("cstorage")
         except PackageNotFoundError:
             return ""
-
-    # -- listing and finding ---------------------------------------------------------------------
-
-    def layers(self) -> Iterator[Layer]:
-        """All layers in creation order, volatile ones last, then those of additional stores."""
-        return self._core.catalogue.layers()
-
-    def images(self) -> Iterator[Image]:
-        """All images in creation order, then those of additional stores."""
-        return self._core.catalogue.images()
-
-    def containers(self) -> Iterator[Container]:
-        """All containers in creation order, volatile ones last."""
-        state = self._core.state
-        for id_ in state.ids(Kind.CONTAINER):
-            found = state.container(id_)
-            if found is not None:
-                yield found
-
-    def layer(self, key: str) -> Layer:
-        """Raises ``LayerUnknown``."""
-        return self._core.catalogue.layer(key)
-
-    def image(self, key: str) -> Image:
-        """Raises ``ImageUnknown``, also where the primary store has a record that hides it."""
-        return self._core.catalogue.unhidden_image(key)
-
-    def container(self, key: str) -> Container:
-        """Raises ``ContainerUnknown``."""
-        return lookup.container(self._core.state, key)
-
-    def exists(self, key: str) -> bool:
-        """Whether any layer, image or container answers to ``key``."""
-        return self._core.catalogue.any_item(key) is not None
-
-    def lookup(self, key: str) -> str:
-        """ID of the layer, image or container (in this order). Raises ``LayerUnknown``."""
-        found = self._core.catalogue.any_item(key)
-        if found is None:
-            raise LayerUnknown
-        return found.id
-
-    def layers_by_compressed_digest(self, digest: str) -> list[Layer]:
-        """Raises ``InvalidDigest``, ``LayerUnknown`` if there is none."""
-        return self._layers_by("c", digest)
-
-    def layers_by_uncompressed_digest(self, digest: str) -> list[Layer]:
-        """Raises ``InvalidDigest``, ``LayerUnknown`` if there is none."""
-        return self._layers_by("u", digest)
-
-    def layers_by_toc_digest(self, digest: str) -> list[Layer]:
-        """Raises ``InvalidDigest``, ``LayerUnknown`` if there is none."""
-        return self._layers_by("t", digest)
-
-    def _layers_by(self, which: str, digest: str) -> list[Layer]:
-        from cstorage.store import digests
-
-        digests.check(digest)
-        found = list(self._core.catalogue.layers_by_digest(which, digest))
-        if not found:
-            raise LayerUnknown
-        return found
-
-    def images_by_digest(self, digest: str) -> list[Image]:
-        """Images that answer to ``digest``; a digest nobody has, or a malformed one, finds none."""
-        return list(self._core.catalogue.images_by_digest(digest))
-
-    def images_by_top_layer(self, key: str) -> list[Image]:
-        """Images whose top layer or mapped top layer it is. Raises ``LayerUnknown``."""
-        catalogue = self._core.catalogue
-        return list(catalogue.images_of_layer(catalogue.layer(key).id))
-
-    def container_by_layer(self, key: str) -> Container:
-        """Raises ``LayerUnknown``, ``ContainerUnknown`` if it belongs to no container."""
-        catalogue = self._core.catalogue
-        id_ = catalogue.primary.container_of_layer(catalogue.layer(key).id)
-        if id_ is None:
-            raise ContainerUnknown
-        return lookup.container(catalogue.primary, id_)
 
     # -- several changes as one --------------------------------------------------------------
 
@@ -265,32 +217,6 @@ class Store:
     def image_usage(self) -> Iterator[ImageUsage]:
         """What each image adds to the store."""
         return usage.of_images(self._core)
-
-    # -- names and metadata ----------------------------------------------------------------------
-
-    def names(self, key: str) -> tuple[str, ...]:
-        """Raises ``LayerUnknown``."""
-        return names.of(self._core, key)
-
-    def set_names(self, key: str, new: Sequence[str]) -> tuple[str, ...]:
-        """Replace the names; returns the resulting ones. Raises ``LayerUnknown``."""
-        return names.change(self._core, ev.NamesSet, key, new)
-
-    def add_names(self, key: str, new: Sequence[str]) -> tuple[str, ...]:
-        """Put names before the present ones; returns the resulting ones."""
-        return names.change(self._core, ev.NamesAdded, key, new)
-
-    def remove_names(self, key: str, old: Sequence[str]) -> tuple[str, ...]:
-        """Take names away; absent ones are ignored. Returns the resulting ones."""
-        return names.change(self._core, ev.NamesRemoved, key, old)
-
-    def metadata(self, key: str) -> str:
-        """Raises ``NotAnID``."""
-        return names.metadata(self._core, key)
-
-    def set_metadata(self, key: str, text: str) -> None:
-        """Raises ``NotAnID``."""
-        names.set_metadata(self._core, key, text)
 
     # -- layers ----------------------------------------------------------------------------------
 
@@ -578,80 +504,19 @@ class Store:
         """The same for a container's layer. Raises ``ContainerUnknown``, ``LayerUnknown``."""
         return self.layer_parent_owners(self.container(key).layer)
 
-    # -- big data --------------------------------------------------------------------------------
-
-    def list_layer_big_data(self, key: str) -> list[str]:
-        return bigdata.names(self._core, Kind.LAYER, key)
-
-    def layer_big_data(self, key: str, name: str) -> bytes:
-        return bigdata.read(self._core, Kind.LAYER, key, name)
-
-    def set_layer_big_data(self, key: str, name: str, data: bytes) -> None:
-        bigdata.write(self._core, Kind.LAYER, key, name, data)
-
-    def list_image_big_data(self, key: str) -> list[str]:
-        return bigdata.names(self._core, Kind.IMAGE, key)
-
-    def image_big_data(self, key: str, name: str) -> bytes:
-        return bigdata.read(self._core, Kind.IMAGE, key, name)
-
-    def image_big_data_size(self, key: str, name: str) -> int:
-        return bigdata.size(self._core, Kind.IMAGE, key, name)
-
-    def image_big_data_digest(self, key: str, name: str) -> Digest:
-        return bigdata.digest(self._core, Kind.IMAGE, key, name)
-
-    def set_image_big_data(
-        self, key: str, name: str, data: bytes, digester: Callable[[bytes], str] | None = None
-    ) -> None:
-        """Store a blob; ``digester`` gives the digest of blobs named ``manifest…``, which need one.
-
-        Raises ``ImageUnknown``, ``DigestUnknown``, ``InvalidBigDataName``, ``InvalidDigest``.
-        """
-        bigdata.write(self._core, Kind.IMAGE, key, name, data, digester)
-
-    def list_container_big_data(self, key: str) -> list[str]:
-        return bigdata.names(self._core, Kind.CONTAINER, key)
-
-    def container_big_data(self, key: str, name: str) -> bytes:
-        return bigdata.read(self._core, Kind.CONTAINER, key, name)
-
-    def container_big_data_size(self, key: str, name: str) -> int:
-        return bigdata.size(self._core, Kind.CONTAINER, key, name)
-
-    def container_big_data_digest(self, key: str, name: str) -> Digest:
-        return bigdata.digest(self._core, Kind.CONTAINER, key, name)
-
-    def set_container_big_data(self, key: str, name: str, data: bytes) -> None:
-        bigdata.write(self._core, Kind.CONTAINER, key, name, data)
-
-    # -- directories -----------------------------------------------------------------------------
-
-    def container_directory(self, key: str) -> Path:
-        return directories.container_directory(self._core, key)
-
-    def container_run_directory(self, key: str) -> Path:
-        return directories.container_run_directory(self._core, key)
-
-    def image_directory(self, key: str) -> Path:
-        return directories.image_directory(self._core, key)
-
-    def image_run_directory(self, key: str) -> Path:
-        return directories.image_run_directory(self._core, key)
-
-    def set_container_directory_file(self, key: str, file: str, data: bytes) -> None:
-        directories.write_file(self.container_directory(key), file, data)
-
-    def from_container_directory(self, key: str, file: str) -> bytes:
-        return directories.read_file(self.container_directory(key), file)
-
-    def set_container_run_directory_file(self, key: str, file: str, data: bytes) -> None:
-        directories.write_file(self.container_run_directory(key), file, data)
-
-    def from_container_run_directory(self, key: str, file: str) -> bytes:
-        return directories.read_file(self.container_run_directory(key), file)
-
     # -- maintenance -----------------------------------------------------------------------------
+
+    def digest_lock(self, digest: str) -> LockFile:
+        """A lock of callers' own for whatever has this digest; the digest is not checked.
+
+        Raises ``InvalidID`` if it is no file name; an empty one fails when it is locked.
+        """
+        from cstorage.store import lockfile
+
+        if "/" in digest or "\0" in digest or digest in (".", ".."):
+            raise InvalidID(f"digest {digest!r} is no file name")
+        folder = self.run_root / f"{self.driver_name}-locks"
+        return lockfile.get_lockfile(os.path.join(folder, digest))
 
     def check(self, options: CheckOptions | None = None) -> Report:
         """Compare everything with what was recorded; ``None`` looks at all but trees' contents."""

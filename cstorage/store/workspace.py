@@ -107,6 +107,7 @@ class Workspace:
             return time.time() < int((self.path / "keep-until").read_text())
         except (FileNotFoundError, ValueError):
             return False
+
     def put_file(self, key: str, source: Path) -> None:
         """Take over a synced content file, from another file system if need be."""
         import errno
