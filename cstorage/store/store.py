@@ -28,6 +28,7 @@ from cstorage.store.finder import Finder
 from cstorage.store.item_data import ItemData
 from cstorage.store.lazily import LazyModule
 from cstorage.store.mapping import MapOptions
+from cstorage.store.mounter import Mounter
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -61,10 +62,10 @@ if TYPE_CHECKING:
         usage,
     )
     from cstorage.store import flags as flags_of
+    from cstorage.store.additional_layers import AdditionalLayer
     from cstorage.store.checking import CheckOptions, Report
     from cstorage.store.core import Core
     from cstorage.store.lockfile import LockFile
-    from cstorage.store.mounts import MountTable
     from cstorage.store.staged import StagedLayer
     from cstorage.store.transactions import StoreTransaction
     from cstorage.store.usage import ImageUsage, StoreUsage
@@ -97,7 +98,7 @@ else:
     usage = LazyModule("cstorage.store.usage")
 
 
-class Store(Finder, ItemData):
+class Store(Finder, ItemData, Mounter):
     """An open store; a context manager. Safe to use from several threads.
 
     Open one with ``cstorage.open``.
@@ -340,6 +341,15 @@ class Store(Finder, ItemData):
         """Delete staged content that will not be applied."""
         staged_layer.close()
 
+    def lookup_additional_layer(self, toc_digest: str, image: str = "") -> AdditionalLayer:
+        """The layer with this table of contents in an additional layer store.
+
+        Raises ``LayerUnknown``, also for drivers without such stores.
+        """
+        from cstorage.store import additional_layers
+
+        return additional_layers.find(self._core, toc_digest, image)
+
     def differ_target(self, key: str) -> Path:
         """Directory of a layer's own content. Raises ``LayerUnknown``, ``NotSupported``."""
         return staged.target(self._core, key)
@@ -458,51 +468,6 @@ class Store(Finder, ItemData):
     def wipe(self) -> None:
         """Delete everything."""
         deletion.everything(self._core)
-
-    # -- mounting --------------------------------------------------------------------------------
-
-    @property
-    def _mounts(self) -> MountTable:
-        return self._core.mounts
-
-    def mount(self, key: str, label: str = "", options: Sequence[str] = ()) -> Path:
-        """Mount a container or layer; returns where. Each call needs its ``unmount``."""
-        return mounts.mount(self._core, self._mounts, key, label, options)
-
-    def mount_image(self, key: str, label: str = "", options: Sequence[str] = ()) -> Path:
-        """Mount an image's top layer read-only; returns where."""
-        return mounts.mount_image(self._core, self._mounts, key, label, options)
-
-    def unmount(self, key: str, force: bool = False) -> bool:
-        """Undo one ``mount``, or all with ``force``; True if it is still mounted."""
-        return mounts.unmount(self._core, self._mounts, key, force)
-
-    def unmount_image(self, key: str, force: bool = False) -> bool:
-        """Undo one ``mount_image``, or all with ``force``; True if it is still mounted."""
-        return mounts.unmount_image(self._core, self._mounts, key, force)
-
-    def mounted(self, key: str) -> int:
-        """How many users the mount has. Raises ``LayerUnknown``."""
-        return mounts.mounted(self._core, self._mounts, key)
-
-    def mount_path(self, layer_id: str) -> str:
-        """Where the layer is mounted, "" if it is not."""
-        recorded = self._mounts.get(layer_id)
-        if recorded.users and self._core.driver.is_mounted(layer_id):
-            return recorded.path
-        return ""
-
-    def shutdown(self, force: bool = False) -> list[LayerID]:
-        """Release the driver's mounts; with ``force`` unmount layers. ``mounts.shutdown``."""
-        return mounts.shutdown(self._core, self._mounts, force)
-
-    def layer_parent_owners(self, key: str) -> tuple[list[int], list[int]]:
-        """Unmapped owners above the mount point. Raises ``LayerUnknown``, ``LayerNotMounted``."""
-        return mounts.parent_owners(self._core, self._mounts, key)
-
-    def container_parent_owners(self, key: str) -> tuple[list[int], list[int]]:
-        """The same for a container's layer. Raises ``ContainerUnknown``, ``LayerUnknown``."""
-        return self.layer_parent_owners(self.container(key).layer)
 
     # -- maintenance -----------------------------------------------------------------------------
 
