@@ -32,7 +32,7 @@ pytestmark = [
     pytest.mark.skipif(os.getuid() != 0, reason="not root: layers with owners"),
 ]
 
-_DEFAULT = 8
+_DEFAULT = 5
 
 
 class Killer:
@@ -168,6 +168,12 @@ def test_adopt_killed_at_any_moment(
     assert partly or times < 50
 
 
+def _lists(store: Path) -> dict[str, bytes]:
+    """An exported store's files but for the change tokens, which are of one journal."""
+    found = tools.view_bytes(store, "overlay")
+    return {name: data for name, data in found.items() if not name.endswith(".lock")}
+
+
 def test_export_killed_at_any_moment_leaves_no_half_store(
     open_store: Callable[..., Any], layout: Path, tmp_path: Path, killer: Killer, times: int
 ) -> None:
@@ -175,9 +181,9 @@ def test_export_killed_at_any_moment_leaves_no_half_store(
         tools.load(store, layout, "localhost/test:1")
     words = [*_roots(tmp_path / "ours"), "export", "--to", "containers-storage"]
     killer.measure([*_roots(tmp_path / "ours"), "layers"], [*words, str(tmp_path / "clean")])
-    want = tools.view_bytes(tmp_path / "clean", "overlay")
+    want = _lists(tmp_path / "clean")
     for number in range(max(3, times // 4)):
         place = tmp_path / f"out{number}"
         killer.kill([*words, str(place)])
         if place.exists():
-            assert tools.view_bytes(place, "overlay") == want
+            assert _lists(place) == want
