@@ -145,7 +145,7 @@ class Store:
 
     def layers(self) -> Iterator[Layer]:
         """All layers in creation order, volatile ones last."""
-        state = self._core.state
+        state = self._core.view
         for id_ in state.ids(Kind.LAYER):
             found = state.layer(id_)
             if found is not None:
@@ -153,7 +153,7 @@ class Store:
 
     def images(self) -> Iterator[Image]:
         """All images in creation order."""
-        state = self._core.state
+        state = self._core.view
         for id_ in state.ids(Kind.IMAGE):
             found = state.image(id_)
             if found is not None:
@@ -161,7 +161,7 @@ class Store:
 
     def containers(self) -> Iterator[Container]:
         """All containers in creation order, volatile ones last."""
-        state = self._core.state
+        state = self._core.view
         for id_ in state.ids(Kind.CONTAINER):
             found = state.container(id_)
             if found is not None:
@@ -206,31 +206,35 @@ class Store:
         from cstorage.store import digests
 
         digests.check(digest)
-        state = self._core.state
-        found = [lookup.layer(state, id_) for id_ in state.layers_by_digest(which, digest)]
+        with self._core.mutex:
+            state = self._core.state
+            found = [lookup.layer(state, id_) for id_ in state.layers_by_digest(which, digest)]
         if not found:
             raise LayerUnknown
         return found
 
     def images_by_digest(self, digest: str) -> list[Image]:
         """Images that answer to ``digest``; a digest nobody has, or a malformed one, finds none."""
-        state = self._core.state
-        return [lookup.image(state, id_) for id_ in state.images_by_digest(digest)]
+        with self._core.mutex:
+            state = self._core.state
+            return [lookup.image(state, id_) for id_ in state.images_by_digest(digest)]
 
     def images_by_top_layer(self, key: str) -> list[Image]:
         """Images whose top layer or mapped top layer it is. Raises ``LayerUnknown``."""
-        state = self._core.state
-        layer = lookup.layer(state, key)
-        found = [lookup.image(state, id_) for id_ in state.images_of_layer(layer.id)]
+        with self._core.mutex:
+            state = self._core.state
+            layer = lookup.layer(state, key)
+            found = [lookup.image(state, id_) for id_ in state.images_of_layer(layer.id)]
         return sorted(found, key=lambda image: image.sequence)
 
     def container_by_layer(self, key: str) -> Container:
         """Raises ``LayerUnknown``, ``ContainerUnknown`` if it belongs to no container."""
-        state = self._core.state
-        id_ = state.container_of_layer(lookup.layer(state, key).id)
-        if id_ is None:
-            raise ContainerUnknown
-        return lookup.container(state, id_)
+        with self._core.mutex:
+            state = self._core.state
+            id_ = state.container_of_layer(lookup.layer(state, key).id)
+            if id_ is None:
+                raise ContainerUnknown
+            return lookup.container(state, id_)
 
     # -- names and metadata ----------------------------------------------------------------------
 
