@@ -15,7 +15,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import journal as journal_api
 from cstorage import events as ev
 from cstorage.content import ContentStore
-from cstorage.errors import OutcomeUnknown, StoreBusy, StoreDamaged, StoreIsReadOnly
+from cstorage.errors import OutcomeUnknown, StorageError, StoreIsReadOnly
 from cstorage.events import codec
 from cstorage.model import Kind
 from cstorage.state import State
@@ -96,6 +96,13 @@ class Core:
             return self._state
 
     @property
+    def view(self) -> State:
+        """The state of this moment, for those who read on while others commit (listings)."""
+        with self.mutex:
+            self._catch_up()
+            return self._state.frozen()
+
+    @property
     def _state(self) -> State:
         return self._replica.state
 
@@ -130,17 +137,17 @@ class Core:
         """
         if self.location.read_only:
             raise StoreIsReadOnly(f"{self.location.graph_root} is open for reading only")
-        with self.mutex, translated(), self.journal.writer() as writer:
-            self._catch_up()
-            tx = Transaction(self, writer, reason or self.location.reason)
-            try:
+        tx = None
+        try:
+            with self.mutex, translated(), self.journal.writer() as writer:
+                self._catch_up()
+                tx = Transaction(self, writer, reason or self.location.reason)
                 yield tx
                 tx.commit()
-            except BaseException:
+            self.refresh_view()
+        finally:
+            if tx is not None:
                 tx.close()
-                raise
-        self.refresh_view()
-        tx.close()
 
     @property
     def may_have_view(self) -> bool:
@@ -163,13 +170,20 @@ class Core:
     def work(self) -> Iterator[Workspace]:
         """A work folder for the block, deleted afterwards.
 
-        If the outcome of a commit is unknown it is left to the next sweep, which will know.
+        If the outcome of a commit is unknown it is left to the next sweep, which will know. A block
+        that was interrupted is settled like the work of a process that died: only the journal knows
+        on which side of the commit that was.
         """
         work = Workspace.create(self.staging)
         try:
             yield work
         except OutcomeUnknown:
             work.abandon()
+            raise
+        except Exception:
+            raise
+        except BaseException:
+            self.settle(work)
             raise
         finally:
             work.discard()
@@ -186,16 +200,24 @@ class Core:
             return 0
         settled = 0
         for parent in (self.staging, self.trash):
-            for work, intent in left_over(parent):
+            for work in left_over(parent):
                 if work.kept():
                     work.abandon()
                     continue
-                try:
-                    self._settle(work, intent)
-                    settled += 1
-                except (StoreBusy, StoreIsReadOnly, StoreDamaged):
-                    work.abandon()
+                settled += self.settle(work)
         return settled
+
+    def settle(self, work: Workspace) -> bool:
+        """Make of the work folder's intent what the journal says; False if that is not possible.
+
+        Then the folder stays for the next sweep: it must not keep anybody from the store.
+        """
+        try:
+            self._settle(work, work.intent)
+        except (StorageError, OSError):
+            work.abandon()
+            return False
+        return True
 
     def _settle(self, work: Workspace, intent: Intent) -> None:
         if intent.layers or intent.contents:
@@ -239,6 +261,8 @@ class Transaction:
         self._dropped_layers: dict[str, None] = {}
         self._dropped_contents: dict[str, None] = {}
         self._trash: Workspace | None = None
+        self._unsettled = False
+        """Something was moved, or is to be, and it is not yet known to be where it belongs."""
 
     def emit(self, event: ev.Event) -> None:
         """Add ``event``; it is visible in ``self.state`` at once."""
@@ -309,8 +333,10 @@ class Transaction:
             self._trash = Workspace.create(core.trash)
             self._trash.declare(Intent(core.driver.name, tuple(gone_layers), tuple(gone_contents)))
         published: list[str] = []
+        self._unsettled = True
         try:
             for prepared in self._prepared:
+                self._clear_the_way(prepared.plan.id)
                 published.append(prepared.plan.id)
                 core.driver.publish(prepared)
             for key, path in self._contents.items():
@@ -325,19 +351,36 @@ class Transaction:
         except journal_api.WriterPoisoned:
             # Whether the frame is durable is unknown; what was moved stays for the next sweep.
             raise
-        except BaseException:
+        except (StorageError, journal_api.JournalError, OSError):
             self._roll_back(published)
+            self._unsettled = False
             raise
+        # Anything else, an interrupt above all, may have come after the frame was written: then
+        # taking back what it speaks of would be a loss. Who settles it asks the journal first.
         core._catch_up()
-        if self._trash is not None:
-            if gone_layers:
-                core.refresh_view()  # nobody shall be shown a layer whose content is gone
-                with core.mounts.held() as held:
-                    for layer in gone_layers:
-                        core.driver.withdraw(layer, self._trash.path)
-                        held.forget(layer)
-            for content in gone_contents:
-                core.content.evict(content, self._trash.path)
+        try:
+            self._remove(gone_layers, gone_contents)
+        except (StorageError, OSError):
+            return  # the change is made; what could not be moved out yet is left to a sweep
+        self._unsettled = False
+
+    def _clear_the_way(self, layer: str) -> None:
+        """A tree without a record gives way to the layer of its ID, as in the original."""
+        if self.core.driver.exists(layer):
+            self._trash = self._trash or Workspace.create(self.core.trash)
+            self.core.driver.withdraw(layer, self._trash.path)
+
+    def _remove(self, layers: Sequence[str], contents: Sequence[str]) -> None:
+        if self._trash is None:
+            return
+        core = self.core
+        if layers:
+            with core.mounts.held() as held:
+                for layer in layers:
+                    core.driver.withdraw(layer, self._trash.path)
+                    held.forget(layer)
+        for content in contents:
+            core.content.evict(content, self._trash.path)
 
     def _roll_back(self, published: list[str]) -> None:
         """Take back what was moved into place; the frame was certainly not written."""
@@ -354,9 +397,16 @@ class Transaction:
     def close(self) -> None:
         """Delete what the transaction removed. Slow; the writer lock is not held any more."""
         trash, self._trash = self._trash, None
-        if trash is not None:
-            if self._dropped_layers and self.core.may_have_view:
-                from cstorage.store.projecting import grace_s
+        if trash is None:
+            return
+        if self._unsettled:
+            self.core.settle(trash)
+            return
+        if self._dropped_layers and self.core.may_have_view:
+            from cstorage.store.projecting import grace_s
 
-                trash.keep(grace_s(self.core))
+            trash.keep(grace_s(self.core))
+        try:
             trash.discard()
+        except OSError:
+            trash.abandon()  # the change is made; a sweep tries again to delete what it removed
