@@ -259,6 +259,10 @@ class ContentChanged(ArchiveError):
     """A layer's file no longer has the content that was recorded when it was imported."""
 
 
+class NamesChanged(StorageError):
+    """A name, or an item's names, are not what the caller expected; nothing was changed."""
+
+
 # -- findings of check ---------------------------------------------------------------------------
 
 

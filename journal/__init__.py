@@ -9,6 +9,8 @@ Rules of this package:
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from journal.errors import (
     Conflict,
     DuplicateTransaction,
@@ -31,7 +33,9 @@ from journal.facade import Journal, Writer
 from journal.frame import Frame, Transaction
 from journal.position import Position
 from journal.reader import Reader
-from journal.writer import Committed
+
+if TYPE_CHECKING:
+    from journal.request import Committed
 
 __all__ = [
     "Committed",
@@ -58,3 +62,11 @@ __all__ = [
     "Writer",
     "WriterPoisoned",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Committed":  # readers start without the writing half
+        from journal.request import Committed
+
+        return Committed
+    raise AttributeError(f"module 'journal' has no attribute {name!r}")

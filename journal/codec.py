@@ -16,7 +16,8 @@ from typing import Any, NoReturn
 from journal.errors import InvalidRecord
 
 MAX_DEPTH = 32
-_SCALARS = (str, bytes, bool, type(None))
+_SCALARS = frozenset((str, bytes, bool, type(None)))
+_LOW, _HIGH = -(1 << 63), 1 << 64
 _loads: Any = None
 _dumps: Any = None
 _refusing: dict[int, Any] = {}
@@ -41,7 +42,7 @@ def _load() -> None:
 def _check(value: Any, depth: int) -> None:
     kind = type(value)
     if kind is int:
-        if not -(1 << 63) <= value < 1 << 64:
+        if not _LOW <= value < _HIGH:
             raise InvalidRecord(f"integer {value} does not fit 64 bits")
     elif kind in _SCALARS:
         return
@@ -49,6 +50,10 @@ def _check(value: Any, depth: int) -> None:
         if depth >= MAX_DEPTH:
             raise InvalidRecord(f"value nests deeper than {MAX_DEPTH}")
         for item in value:
+            # Most items are plain: a call for each of them would cost more than the encoding.
+            inner = type(item)
+            if inner in _SCALARS or (inner is int and _LOW <= item < _HIGH):
+                continue
             _check(item, depth + 1)
     elif kind is dict:
         if depth >= MAX_DEPTH:

@@ -79,8 +79,8 @@ class Cursor:
     """State of a walk. ``offset``, ``sequence`` and ``link`` belong to ``header.number``."""
 
     __slots__ = (
-        "_extend", "_fs", "_root", "_uuid", "chain", "fault", "handle", "header", "last_kind",
-        "last_offset", "link", "offset", "sealed", "sequence", "size",
+        "_extend", "_fs", "_root", "_uuid", "chain", "chunk", "fault", "handle", "header",
+        "last_kind", "last_offset", "link", "offset", "sealed", "sequence", "size",
     )  # fmt: skip
 
     def __init__(
@@ -94,6 +94,7 @@ class Cursor:
         self._fs = fs
         self._root = root
         self._uuid = uuid
+        self.chunk = CHUNK
         self.handle: Handle | None = None
         self.fault = fr.NONE
         self.sealed = False
@@ -204,7 +205,7 @@ class Cursor:
         if room <= 0:
             self.fault = fr.NONE if room == 0 else SHRUNK
             return 0
-        buffer = handle.read(min(room, CHUNK), self.offset)
+        buffer = handle.read(min(room, self.chunk), self.offset)
         run = self._parse(buffer, out)
         if not run.frames and run.fault == fr.BODY_SHORT and room > len(buffer):
             need = fr.size_of(fr.HEADER.unpack_from(buffer)[2])

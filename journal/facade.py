@@ -29,10 +29,8 @@ from journal.errors import (
     JournalNotFound,
     JournalReadOnly,
 )
-from journal.lock import WriterLock
 from journal.position import Position
 from journal.reader import Reader
-from journal.writer import Appender, Committed, Request
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -40,8 +38,10 @@ if TYPE_CHECKING:
     from journal.clock import Clock
     from journal.frame import Frame
     from journal.fs import Fs
+    from journal.request import Committed, Request
     from journal.snapshots import Snapshots
     from journal.watcher import Watcher
+    from journal.writer import Appender
 
 DURABILITIES = ("commit", "group", "none")
 GROUP_COUNT = 1024
@@ -149,6 +149,9 @@ class Journal:
         hint = [Position(0, 0, 0, b"")]
         appender: Appender | None = None
         if mode == "w":
+            from journal.lock import WriterLock
+            from journal.writer import Appender  # readers start without the writing half
+
             if not force_network_fs:
                 # A read-only look needs no lock and is allowed anywhere.
                 where = fs.network(root if found else os.path.dirname(root))
@@ -417,6 +420,8 @@ class Journal:
                 list(events),
             ]
         )
+        from journal.request import Request
+
         return Request(fr.DATA, body, count, expected=expected, txid=txid, reserve=use_reserve)
 
     def control(self, kind: int, value: Any, timeout_s: float | None = None) -> Committed:
@@ -534,6 +539,8 @@ class Writer:
 
     def control(self, kind: int, value: Any) -> Committed:
         """Append a control frame (used by snapshots, pruning and archiving)."""
+        from journal.request import Request
+
         return self._append(self._check(), Request(kind, encode(value), 0))
 
     def rotate(self) -> None:

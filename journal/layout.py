@@ -12,6 +12,7 @@ Rules of this module:
 from __future__ import annotations
 
 import errno
+from hashlib import sha256
 from typing import TYPE_CHECKING, NamedTuple
 
 from journal import checksum
@@ -170,3 +171,17 @@ def spend_reserve(fs: Fs, root: str) -> bool:
 def suspect(fs: Fs, root: str) -> bool:
     """Whether an earlier writer saw a failed sync."""
     return SUSPECT in _entries(fs, root)
+
+
+def save_cut(fs: Fs, root: str, number: int, offset: int, data: bytes) -> tuple[bytes, bool]:
+    """Keep a copy of bytes about to be cut off; their SHA-256 and whether the copy could be made
+    (a full disk must not stop a recovery)."""
+    digest = sha256(data).digest()
+    name = f"{number:010d}-{offset}-{digest.hex()[:16]}.cut"
+    try:
+        publish(fs, f"{root}/{RECOVERED}", name, data, 0o600)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        return digest, False
+    return digest, True

@@ -118,7 +118,9 @@ class Snapshots:
             if cursor.sequence != said.position.sequence:
                 raise SnapshotRefused(f"{name}: its sequence is not that of its position")
             frames: list[fr.Frame] = []
+            cursor.chunk = 8 << 10  # the frame usually follows soon: do not read the whole tail
             while cursor.read(frames):
+                cursor.chunk = min(cursor.chunk * 2, 1 << 20)
                 for frame in frames:
                     if frame.kind == fr.SNAPSHOT_REF and frame.value()[0] == said.hash:
                         return

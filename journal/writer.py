@@ -14,8 +14,7 @@ Rules of this module (journal format, section 6; docs/recovery.md):
 from __future__ import annotations
 
 import errno
-from hashlib import sha256
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from journal import frame as fr
 from journal import layout, lock, recovery
@@ -27,7 +26,6 @@ from journal.cursor import Cursor
 from journal.errors import (
     Conflict,
     DuplicateTransaction,
-    InvalidRecord,
     JournalDamaged,
     JournalError,
     JournalFull,
@@ -37,6 +35,7 @@ from journal.errors import (
 from journal.fs import FULL, O_RDWR, Fs, publish
 from journal.observe import observe
 from journal.position import Position
+from journal.request import Committed, Request
 
 if TYPE_CHECKING:
     from journal.clock import Clock
@@ -47,72 +46,14 @@ RECENT_SEGMENTS = 2
 """How far back a given transaction id is looked for, in segments."""
 
 
-class Committed(NamedTuple):
-    """The answer to a commit: event numbers and the place after its frame."""
-
-    first_sequence: int
-    last_sequence: int
-    position: Position
-
-
-class Request:
-    """One frame to be written, and its outcome."""
-
-    __slots__ = ("body", "count", "error", "expected", "kind", "reserve", "result", "txid")
-
-    def __init__(
-        self,
-        kind: int,
-        body: bytes,
-        count: int,
-        *,
-        expected: int | None = None,
-        txid: bytes | None = None,
-        reserve: bool = False,
-    ) -> None:
-        if len(body) > fr.MAX_BODY:
-            raise InvalidRecord(
-                f"a transaction of {len(body)} bytes is larger than {fr.MAX_BODY}: split it"
-            )
-        self.kind = kind
-        self.body = body
-        self.count = count
-        self.expected = expected
-        self.txid = txid
-        self.reserve = reserve
-        self.result: Committed | None = None
-        self.error: BaseException | None = None
-
-
 class Appender:
     """The writing half of one open journal. Callers hold the object's own thread lock."""
 
     __slots__ = (
-        "_acked",
-        "_clock",
-        "_extend",
-        "_fs",
-        "_hint",
-        "_mark",
-        "_opened",
-        "_poison",
-        "_prelude",
-        "_root",
-        "_stale",
-        "_start",
-        "_torn",
-        "_txids",
-        "_uuid",
-        "cursor",
-        "durability",
-        "durable",
-        "epoch",
-        "fd",
-        "lock",
-        "reserve_bytes",
-        "segment_bytes",
-        "synced",
-        "wrote",
+        "_acked", "_clock", "_extend", "_fs", "_hint", "_mark", "_opened", "_poison",
+        "_prelude", "_root", "_stale", "_start", "_torn", "_txids", "_uuid", "cursor",
+        "durability", "durable", "epoch", "fd", "lock", "reserve_bytes", "segment_bytes",
+        "synced", "wrote",
     )  # fmt: skip
 
     def __init__(
@@ -285,21 +226,10 @@ class Appender:
             rule=rule,
         )
 
-    def _save(self, name: str, data: bytes) -> bool:
-        """Keep a copy of bytes about to be cut; a full disk must not stop the recovery."""
-        try:
-            publish(self._fs, f"{self._root}/{layout.RECOVERED}", name, data, 0o600)
-        except OSError as error:
-            if error.errno not in FULL:
-                raise
-            return False
-        return True
-
     def _truncate(self, cursor: Cursor, rule: str) -> None:
         number, offset = cursor.header.number, cursor.offset
         cut = cursor.rest()
-        digest = sha256(cut).digest()
-        saved = self._save(f"{number:010d}-{offset}-{digest.hex()[:16]}.cut", cut)
+        digest, saved = layout.save_cut(self._fs, self._root, number, offset, cut)
         fd = self._fs.open(f"{self._root}/{sg.FOLDER}/{sg.name(number)}", O_RDWR)
         try:
             self._fs.ftruncate(fd, offset)
@@ -317,8 +247,7 @@ class Appender:
         from journal.fs import read_file
 
         cut = read_file(self._fs, path)
-        digest = sha256(cut).digest()
-        saved = self._save(f"{number:010d}-0-{digest.hex()[:16]}.cut", cut)
+        digest, saved = layout.save_cut(self._fs, self._root, number, 0, cut)
         self._fs.unlink(path)
         self._fs.sync_directory(f"{self._root}/{sg.FOLDER}")
         assert self.cursor is not None

@@ -12,7 +12,7 @@ import pytest
 TOP = Path(__file__).resolve().parent.parent
 
 # Helper modules stand beside the tests that use them.
-for _folder in ("conformance", "end_to_end", "."):
+for _folder in ("conformance", "end_to_end", "scale", "."):
     sys.path.append(str(TOP / "tests" / _folder))
 
 from forkserver import ForkServer  # noqa: E402 - found through the lines above

@@ -13,6 +13,7 @@ import pytest
 
 TOP = Path(__file__).resolve().parent.parent
 README = (TOP / "README.md").read_text()
+DOCS = sorted((TOP / "docs").glob("*.md"))
 
 
 def _block(language: str) -> str:
@@ -95,3 +96,11 @@ def test_the_library_example_runs(tmp_path: Path, shell: dict[str, str]) -> None
         check=False,
     )
     assert (done.stdout, done.stderr, done.returncode) == ("MODIFY /etc\nADD /etc/motd\n", "", 0)
+
+
+@pytest.mark.parametrize("page", ["README.md", *(f"docs/{page.name}" for page in DOCS)])
+def test_links_lead_somewhere(page: str) -> None:
+    text = (TOP / page).read_text()
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
+        if "://" not in target:
+            assert (TOP / page).parent.joinpath(target).exists(), f"{page}: {target}"

@@ -48,11 +48,12 @@ with open(sys.argv[2], "rb", buffering=0) as source, open(sys.argv[4], "wb") as 
 _EXPORT = """
 import hashlib, os, sys
 sys.path.insert(0, sys.argv[1])
-from cstorage.archive.beneath import open_payload_in_root
+from cstorage.archive.beneath import Payloads
 from cstorage.archive.recipe import assemble
 root = os.open(sys.argv[3], os.O_RDONLY)
-with open(sys.argv[4], "rb") as recipe, open(os.devnull, "wb", buffering=0) as out:
-    assemble(recipe, lambda name: open_payload_in_root(root, name), out)
+with open(sys.argv[4], "rb") as recipe, open(os.devnull, "wb", buffering=0) as out, \
+        Payloads([root]) as payloads:
+    assemble(recipe, payloads.open, out)
 """
 
 

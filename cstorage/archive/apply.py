@@ -30,7 +30,7 @@ from cstorage.errors import ArchiveLimitExceeded
 from cstorage.model import Compression, DiffSummary, Digest
 
 _CHUNK = 1 << 19  # decoded bytes handed around at a time
-_DEPTH = 8  # chunks decoded ahead
+_DEPTH = 32  # chunks ahead: enough that a thread which the scheduler lets wait stops no other
 _RATIO_FLOOR = 16 << 20
 _HOLES_MAX = 4 << 30  # zeros hashed per archive; beyond, sparse files stay without digest
 _SHA256 = "sha256:"

@@ -19,7 +19,10 @@ import ctypes
 import errno
 import os
 import stat
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_IN_ROOT = 0x10
@@ -27,6 +30,7 @@ _SYS_OPENAT2 = 437  # the same number on every architecture (it is newer than th
 _SYMLINKS_MAX = 40  # the kernel's own bound on links followed in one resolution
 _DEEP = 48  # descriptors held at once while removing a tree
 
+_PAYLOAD = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW | os.O_CLOEXEC
 DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 
 
@@ -153,6 +157,60 @@ def open_payload_in_root(root_fd: int, path: bytes) -> int:
         os.close(fd)
         raise OSError(errno.EINVAL, "not a regular file", path)
     return fd
+
+
+class Payloads:
+    """Opens contents by name in a stack of trees (a layer's own first, then the lower ones).
+
+    What ``recipe.assemble`` needs: ``open(name)`` returns a descriptor of the topmost regular file
+    of that name. The directory of the last name stays open, because names come directory by
+    directory. ``root_fds`` stay the caller's; ``close`` closes only what was opened here.
+    """
+
+    def __init__(self, root_fds: Sequence[int]) -> None:
+        self._roots = tuple(root_fds)
+        self._directory: bytes | None = None
+        self._held: list[int] = []
+
+    def open(self, name: bytes) -> int:
+        """Raises ``OSError``: ``ENOENT`` if no tree has it, ``EINVAL`` if it is no regular file."""
+        name = name.strip(b"/")
+        directory, _, base = name.rpartition(b"/")
+        if base in (b"", b".", b".."):
+            raise OSError(errno.EINVAL, "not a regular file", name)
+        if directory != self._directory:
+            self._enter(directory)
+        for fd in self._held:
+            try:
+                found = os.open(base, _PAYLOAD, dir_fd=fd)
+            except FileNotFoundError:
+                continue
+            if stat.S_ISREG(os.fstat(found).st_mode):
+                return found
+            os.close(found)
+            raise OSError(errno.EINVAL, "not a regular file", name)
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
+
+    def _enter(self, directory: bytes) -> None:
+        self.close()
+        for root in self._roots:
+            try:
+                self._held.append(open_in_root(root, directory, DIRECTORY))
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+        self._directory = directory
+
+    def close(self) -> None:
+        for fd in self._held:
+            os.close(fd)
+        self._held.clear()
+        self._directory = None
+
+    def __enter__(self) -> Payloads:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def stat_in(dir_fd: int, name: bytes) -> os.stat_result | None:

@@ -2,7 +2,7 @@
 
 Rules of this module:
 
-* Detection looks at the first six bytes only (drivers-and-formats §6.1). What is recognised but
+* Detection goes by magic, the first six bytes (drivers-and-formats §6.1). What is recognised but
   not offered is refused by name; what is not recognised is taken as uncompressed.
 * Everything is decoded in this process; no program is ever run (§9.3, §9.7).
 * Several members, frames or streams in a row are one stream. Anything else after the last one is
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from cstorage.archive.header import BLOCK, parse
 from cstorage.archive.zstdframes import FrameWalker
 from cstorage.errors import ArchiveError, ArchiveTruncated, UnsupportedCompression
 from cstorage.model import Compression
@@ -58,26 +59,31 @@ class ByteSink(Protocol):
 
 
 def detect(prefix: bytes) -> Compression:
-    """The compression of a stream that begins with ``prefix`` (6 bytes suffice).
+    """The compression of a stream that begins with ``prefix`` (6 bytes suffice, 512 are better).
 
-    Raises ``UnsupportedCompression`` for formats that are known but not offered.
+    Raises ``UnsupportedCompression`` for formats that are known but not offered, unless the first
+    512 bytes are a tar header: a first member called ``LZIP.txt`` is no reason to refuse.
     """
     for magic, compression in _MAGIC:
         if prefix.startswith(magic):
             return compression
-    for magic, name in _REFUSED:
-        if prefix.startswith(magic):
-            raise UnsupportedCompression(
-                f"the archive is compressed with {name}, which is not supported",
-                hint="recompress it with gzip, zstd, xz or bzip2",
-            )
-    # Skippable zstd frames: 0x184D2A50…5F, little endian.
+    refused = next((name for magic, name in _REFUSED if prefix.startswith(magic)), "")
+    # Skippable zstd frames: 0x184D2A50…5F, little endian. Nobody else recognises them either.
     if len(prefix) >= 4 and prefix[1:4] == b"\x2a\x4d\x18" and prefix[0] & 0xF0 == 0x50:
+        refused = "zstd beginning with a skippable frame"
+    if refused and not _is_header(prefix[:BLOCK]):
         raise UnsupportedCompression(
-            "the archive is a zstd stream that begins with a skippable frame",
-            hint="recompress it: other tools do not recognise such a stream either",
+            f"the archive is compressed with {refused}, which is not supported",
+            hint="recompress it with gzip, zstd, xz or bzip2",
         )
     return Compression.NONE
+
+
+def _is_header(block: bytes) -> bool:
+    try:
+        return len(block) == BLOCK and parse(block) is not None
+    except ArchiveError:
+        return False
 
 
 # -- in --------------------------------------------------------------------------------------------
@@ -172,7 +178,7 @@ class Decompressor:
         self._on_raw = on_raw
         self.raw_size = 0
         head = self._raw(CHUNK)
-        while 0 < len(head) < 6 and (more := self._raw(CHUNK)):
+        while 0 < len(head) < BLOCK and (more := self._raw(CHUNK)):
             head += more
         self.compression = detect(head)
         self._head = head

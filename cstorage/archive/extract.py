@@ -238,8 +238,7 @@ class Extractor:
         if not self._force:
             uid, gid = attributes.owner(member.uid, member.gid, base)
             attributes.chown_entry(parent, base, uid, gid)
-        if member.mtime_ns or member.atime_ns:
-            os.utime(base, ns=times(member), dir_fd=parent, follow_symlinks=False)
+        os.utime(base, ns=times(member), dir_fd=parent, follow_symlinks=False)
         if member.xattrs:
             attributes.set_xattrs(beneath.descriptor_path(parent, base), member, base)
 

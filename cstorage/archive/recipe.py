@@ -23,7 +23,7 @@ from __future__ import annotations
 import binascii
 import os
 import re
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from cstorage.archive.reader import shown
 from cstorage.errors import ArchiveError, ArchiveTruncated, ContentChanged
@@ -31,7 +31,7 @@ from cstorage.errors import ArchiveError, ArchiveTruncated, ContentChanged
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from cstorage.archive.compression import ByteSink
+    from cstorage.archive.compression import ByteSink, ByteSource
 
 PIECE = 1 << 20
 """Most raw bytes in one segment."""
@@ -142,16 +142,39 @@ class RecipeEntry:
         self.crc = crc
 
 
-def read_recipe(recipe: BinaryIO) -> Iterator[RecipeEntry]:
+_LINE = re.compile(
+    rb'\{"type":(?:2,"payload":"([A-Za-z0-9+/=]*)"'
+    rb'|1,"name":"([ !#-%\'-;=?-\[\]-~]*)",(?:"size":([0-9]{1,18}),)?'
+    rb'"payload":(?:null|"([^"\\]*)"))'
+    rb',"position":[0-9]+\}'
+)
+"""A line as writers spell it; others are legal JSON, too, and take the long way."""
+
+
+def read_recipe(recipe: ByteSource) -> Iterator[RecipeEntry]:
     """Entries of a recipe (gzip), in order.
 
     Raises ``ArchiveError`` if it is not one, ``ArchiveTruncated`` if its end is missing.
     """
+    decode = binascii.a2b_base64
     for line in _lines(recipe):
-        yield _entry(line)
+        match = _LINE.fullmatch(line)
+        if match is None:
+            yield _entry(line)
+            continue
+        data, name, size, crc = match.groups()
+        try:
+            if data is not None:
+                yield RecipeEntry(decode(data, strict_mode=True), b"", 0, b"")
+            elif size is None:
+                yield RecipeEntry(None, name, 0, b"")
+            else:
+                yield RecipeEntry(None, name, int(size), decode(crc or b"", strict_mode=True))
+        except ValueError as error:
+            raise ArchiveError(f"damaged recipe: {error}: {line[:80]!r}") from error
 
 
-def _lines(recipe: BinaryIO) -> Iterator[bytes]:
+def _lines(recipe: ByteSource) -> Iterator[bytes]:
     from cstorage.archive.compression import Decompressor
 
     stream = Decompressor(recipe)
@@ -165,16 +188,11 @@ def _lines(recipe: BinaryIO) -> Iterator[bytes]:
         yield rest
 
 
-_SEGMENT_LINE = re.compile(rb'\{"type":2,"payload":"([A-Za-z0-9+/=]*)","position":[0-9]+\}')
-
-
 def _entry(line: bytes) -> RecipeEntry:
-    match = _SEGMENT_LINE.fullmatch(line)
-    try:
-        if match is not None:
-            return RecipeEntry(binascii.a2b_base64(match[1], strict_mode=True), b"", 0, b"")
-        import json
+    """One line, whatever its spelling."""
+    import json
 
+    try:
         record = json.loads(line)
         payload = record.get("payload")
         raw = binascii.a2b_base64(payload, strict_mode=True) if payload else b""
@@ -187,37 +205,71 @@ def _entry(line: bytes) -> RecipeEntry:
         else:
             name = record.get("name", "").encode()
         size = record.get("size", 0)
-        if not isinstance(size, int) or size < 0 or (size and len(raw) != 8):
-            raise ValueError("size or checksum out of range")
+        if not isinstance(size, int) or size < 0:
+            raise ValueError("size out of range")
         return RecipeEntry(None, name, size, raw)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ArchiveError(f"damaged recipe: {error}: {line[:80]!r}") from error
 
 
-def assemble(recipe: BinaryIO, open_payload: Callable[[bytes], int], sink: ByteSink) -> int:
+def assemble(
+    recipe: ByteSource,
+    open_payload: Callable[[bytes], int],
+    sink: ByteSink,
+    *,
+    digest: str = "",
+) -> int:
     """Write the archive that ``recipe`` describes to ``sink``; returns its size in bytes.
 
     ``open_payload(name)`` returns a descriptor of the regular file that holds the content of the
-    member called ``name`` (as the archive spells it); it is closed here.
+    member called ``name`` (as the archive spells it); it is closed here. ``digest``
+    (``sha256:hex``) is what the archive must come to; it is computed on a thread of its own.
+
     Raises ``ContentChanged`` naming the first file whose size or CRC-64 is not the recorded one
-    (or that cannot be opened), ``ArchiveError`` for a damaged recipe.
+    (or that cannot be opened), or if the whole has another digest; ``ArchiveError`` for a damaged
+    recipe.
     """
+    if not digest:
+        return _assemble(recipe, open_payload, sink.write)
+    import hashlib
+
+    from cstorage.archive.threads import Consumer
+
+    algorithm, _, expected = digest.partition(":")
+    if algorithm != "sha256":
+        raise ArchiveError(f"cannot check a digest of kind {algorithm}")
+    hasher = hashlib.sha256()
+    stage = Consumer(hasher.update, 32, "archive-digest")
+
+    def write(data: bytes) -> None:
+        stage.put(data)
+        sink.write(data)
+
+    try:
+        size = _assemble(recipe, open_payload, write)
+        stage.finish()
+    finally:
+        stage.close()
+    if hasher.hexdigest() != expected:
+        raise ContentChanged(
+            f"the reassembled archive has digest sha256:{hasher.hexdigest()}, "
+            f"recorded was {digest}: the recipe or a file changed"
+        )
+    return size
+
+
+def _assemble(
+    recipe: ByteSource, open_payload: Callable[[bytes], int], write: Callable[[bytes], object]
+) -> int:
     total = 0
-    write = sink.write
     small: list[bytes] = []  # many tiny writes cost more than joining them
     held = 0
-    buffer = memoryview(bytearray(PIECE))
     for entry in read_recipe(recipe):
         if entry.data is not None:
             small.append(entry.data)
             held += len(entry.data)
         elif entry.size:
-            try:
-                fd = open_payload(entry.name)
-            except OSError as error:
-                raise ContentChanged(
-                    f"{shown(entry.name)}: content is not there any more: {error.strerror}"
-                ) from error
+            fd = _open(open_payload, entry)
             try:
                 if entry.size <= _BATCH:
                     data = os.read(fd, entry.size + 1)
@@ -228,27 +280,39 @@ def assemble(recipe: BinaryIO, open_payload: Callable[[bytes], int], sink: ByteS
                     write(b"".join(small))
                     total += held
                     small, held = [], 0
-                    total += _copy(fd, entry, write, buffer)
+                    total += _copy(fd, entry, write)
             finally:
                 os.close(fd)
         if held >= _BATCH:
             write(b"".join(small))
             total += held
             small, held = [], 0
-    write(b"".join(small))
+    if held:
+        write(b"".join(small))
     return total + held
 
 
-def _copy(fd: int, entry: RecipeEntry, write: Callable[[bytes], object], buffer: memoryview) -> int:
+def _open(open_payload: Callable[[bytes], int], entry: RecipeEntry) -> int:
+    if len(entry.crc) != 8:
+        raise ArchiveError(f"damaged recipe: {shown(entry.name)} has no checksum")
+    try:
+        return open_payload(entry.name)
+    except OSError as error:
+        raise ContentChanged(
+            f"{shown(entry.name)}: content is not there any more: {error.strerror}"
+        ) from error
+
+
+def _copy(fd: int, entry: RecipeEntry, write: Callable[[bytes], object]) -> int:
     size = crc = 0
     while size <= entry.size:
-        got = os.readv(fd, [buffer])
-        if not got:
+        piece = os.read(fd, min(PIECE, entry.size - size + 1))
+        if not piece:
             break
-        # A real copy, because a sink may keep what it was given.
-        piece = bytes(buffer[: min(got, entry.size - size)])
+        size += len(piece)
+        if size > entry.size:
+            break
         crc = crc64(piece, crc)
-        size += got
         write(piece)
     _check(entry, size, crc)
     return size

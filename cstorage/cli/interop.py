@@ -8,6 +8,7 @@ from cstorage.cli.invocation import FAILED, OK
 
 if TYPE_CHECKING:
     from cstorage.cli.invocation import Invocation
+    from cstorage.store.replay import Copied
 
 LEFT_OUT = 3
 """Exit status: all went well, but some items could not be taken along."""
@@ -54,4 +55,66 @@ def project(inv: Invocation) -> int:
     return LEFT_OUT if done.left_out else OK
 
 
-_ = FAILED
+def adopt(inv: Invocation) -> int:
+    """``adopt``: take over a store of other tools."""
+    from cstorage.cli.durations import parse_ns
+
+    modes = [m for m in ("copy", "link", "in-place") if inv.flag(m.replace("-", "_"))]
+    if len(modes) > 1:
+        inv.out.error(f"--{' and --'.join(modes)} exclude each other")
+        return FAILED
+    done = inv.store.adopt(
+        inv.arg(0),
+        modes[0] if modes else "copy",
+        dry_run=inv.flag("dry_run"),
+        from_driver=inv.text("from_driver"),
+        run_root=inv.text("from_run"),
+        image_store=inv.text("from_image_store"),
+        additional=inv.many("additional"),
+        timeout_s=parse_ns(inv.text("lock_timeout")) / 10**9,
+        tell=None if inv.json else inv.out.line,
+    )
+    if inv.json:
+        inv.out.json({
+            "adopted": list(done.adopted),
+            "known": list(done.known),
+            "left-out": [{"item": item, "reason": why} for item, why in done.left_out],
+            "notes": list(done.notes),
+        })  # fmt: skip
+    else:
+        verb = "would be adopted" if inv.flag("dry_run") else "adopted"
+        inv.out.line(
+            f"{len(done.adopted)} {verb}, {len(done.known)} known, {len(done.left_out)} left out"
+        )
+    return LEFT_OUT if done.left_out else OK
+
+
+def export(inv: Invocation) -> int:
+    """``export``: a store for others to use as their root."""
+    if inv.text("to") not in ("", "containers-storage"):
+        inv.out.error(f"unknown format {inv.text('to')}; containers-storage is the only one")
+        return FAILED
+    return _copied(inv, inv.store.export(inv.arg(0)))
+
+
+def convert(inv: Invocation) -> int:
+    """``convert``: this store with another driver."""
+    if not inv.text("to"):
+        inv.out.error("name the driver of the copy with --to overlay or --to vfs")
+        return FAILED
+    return _copied(inv, inv.store.convert(inv.arg(0), inv.text("to")))
+
+
+def _copied(inv: Invocation, done: Copied) -> int:
+    if inv.json:
+        inv.out.json({
+            "layers": done.layers,
+            "images": done.images,
+            "containers": done.containers,
+            "left-out": [{"item": item, "reason": why} for item, why in done.left_out],
+        })  # fmt: skip
+    else:
+        for item, why in done.left_out:
+            inv.out.line(f"left out: {item}: {why}")
+        inv.out.line(f"{done.layers} layers, {done.images} images, {done.containers} containers")
+    return LEFT_OUT if done.left_out else OK

@@ -42,13 +42,15 @@ INTEROP = (
             Flag(("--in-place",), BOOL, "The store is this graph root: leave content where it is"),
             Flag(("--dry-run", "-n"), BOOL, "Verify and report, change nothing"),
             Flag(("--from-driver",), STRING, "Driver of the store, where it has several"),
+            Flag(("--from-run",), STRING, "Its run root, where volatile containers may be"),
+            Flag(("--from-image-store",), STRING, "Its image store, if it is split"),
             Flag(("--additional",), LIST, "Store that holds parents of its layers, repeatable"),
             Flag(("--lock-timeout",), STRING, "How long to wait for its users", default="10s"),
             JSON,
         ),
         "interop:adopt",
-        "One line per item: `adopted`, `known` (with --json lists of IDs), or `left out` with "
-        f"the reason. Content is verified while it is read. {_LEFT_OUT}",
+        "One line per item as it is adopted or left out, then the counts; with --json lists of "
+        f"all items. Content is verified while it is read. {_LEFT_OUT}",
     ),
     Command(
         "export",

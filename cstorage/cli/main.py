@@ -272,6 +272,7 @@ def _open(values: dict[str, Value], program: str) -> Store:
         transient=bool(values["transient_store"]),
         reason=well_formed(str(values["reason"])),
         program=program,
+        taking_over=bool(values.get("in_place")),
     )
 
 

@@ -7,6 +7,7 @@ rows = order of the global usage list (cli.md §11), with our own commands at th
 
 from __future__ import annotations
 
+from cstorage.cli.additions import ADDITIONS
 from cstorage.cli.command import (
     JSON,
     LABEL,
@@ -561,6 +562,7 @@ COMMANDS: tuple[Command, ...] = (
         "Lines as `history` prints them, each as soon as the change is durable.",
     ),
     *INTEROP,
+    *ADDITIONS,
 )
 
 

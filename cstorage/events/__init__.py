@@ -74,6 +74,14 @@ class ImageCreated(NamedTuple):
     created_ns: int
     flags: Mapping[str, Any]
     big_data: tuple[BigDataItem, ...]
+    store: str = ""
+
+
+class ImageMoved(NamedTuple):
+    """The image belongs to another image store of the graph root from here on ("" = none)."""
+
+    id: ImageID
+    store: str
 
 
 class ImageMappedLayerAdded(NamedTuple):
@@ -103,6 +111,7 @@ class ContainerCreated(NamedTuple):
     flags: Mapping[str, Any]
     big_data: tuple[BigDataItem, ...]
     volatile: bool
+    run_mark: str = ""
 
 
 class ContainerDeleted(NamedTuple):
@@ -162,6 +171,7 @@ Event = (
     | ImageMappedLayerAdded
     | ImageMappedLayerRemoved
     | ImageDeleted
+    | ImageMoved
     | ContainerCreated
     | ContainerDeleted
     | NamesSet
@@ -200,7 +210,9 @@ def subject(event: Event) -> tuple[Kind | None, str]:
             return None, ""
         case LayerCreated() | LayerDiffApplied() | LayerDeleted():
             return Kind.LAYER, event.id
-        case ImageCreated() | ImageMappedLayerAdded() | ImageMappedLayerRemoved() | ImageDeleted():
+        case ImageCreated() | ImageMappedLayerAdded() | ImageMappedLayerRemoved():
+            return Kind.IMAGE, event.id
+        case ImageDeleted() | ImageMoved():
             return Kind.IMAGE, event.id
         case ContainerCreated() | ContainerDeleted():
             return Kind.CONTAINER, event.id

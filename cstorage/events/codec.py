@@ -37,6 +37,7 @@ NUMBERS: dict[type[Any], int] = {
     ev.ImageMappedLayerAdded: 21,
     ev.ImageMappedLayerRemoved: 22,
     ev.ImageDeleted: 23,
+    ev.ImageMoved: 24,
     ev.ContainerCreated: 30,
     ev.ContainerDeleted: 31,
     ev.NamesSet: 40,
@@ -161,6 +162,7 @@ class _Codec:
         self.cls = cls
         self.number = number
         self.fields: tuple[str, ...] = cls._fields
+        self.defaults: list[Any] = list(cls._field_defaults.values())  # of the last fields
         self.pack = [(i, _PACK[f]) for i, f in enumerate(self.fields) if f in _PACK]
         self.unpack = [(i, _UNPACK[f]) for i, f in enumerate(self.fields) if f in _UNPACK]
 
@@ -190,7 +192,11 @@ def decode(raw: Sequence[Any]) -> ev.Event:
     size = len(codec.fields)
     fields = list(raw[1 : size + 1])
     try:
-        if len(fields) < size:
+        missing = size - len(fields)
+        if 0 < missing <= len(codec.defaults):
+            # Written before the last fields were appended to this event.
+            fields += codec.defaults[-missing:]
+        elif missing > 0:
             raise EventError(f"event {codec.cls.__name__} has {len(fields)} of {size} fields")
         for i, unpack in codec.unpack:
             fields[i] = unpack(fields[i])

@@ -163,28 +163,29 @@ class Origin:
             self._tokens = self._layer_tokens()
             self._read_layers()
         with locks.shared(self._locks(selection.IMAGES), self._timeout_s):
-            for root in self.roots:
+            for root in self._own:
                 folder = self._folder(root, selection.IMAGES)
-                self._file(
-                    Kind.IMAGE, folder, "images.json", records.image_of, self.images,
-                    quiet=root not in self._own,
-                )  # fmt: skip
+                self._file(Kind.IMAGE, folder, "images.json", records.image_of, self.images)
         self._settle_names()
         with locks.shared(self._locks(selection.CONTAINERS), self._timeout_s):
             folder = self._folder(self.graph_root, selection.CONTAINERS)
-            for place, name, volatile in (
-                (folder, "containers.json", False),
-                (folder, "volatile-containers.json", True),
-                (f"{self._run_root}/{self.driver}-containers", "volatile-containers.json", True),
-            ):
+            self._file(
+                Kind.CONTAINER, folder, "containers.json", records.container_of, self.containers
+            )
+            volatile: dict[str, Found] = {}
+            for place in (folder, f"{self._run_root}/{self.driver}-containers"):
                 if place.startswith("/"):
                     self._file(
-                        Kind.CONTAINER, place, name,
-                        lambda values, path, volatile=volatile: records.container_of(
-                            values, path, volatile=volatile
-                        ),
-                        self.containers,
-                    )  # fmt: skip
+                        Kind.CONTAINER,
+                        place,
+                        "volatile-containers.json",
+                        records.container_of,
+                        volatile,
+                    )
+            for id_, found in volatile.items():
+                assert isinstance(found.item, Container)
+                item = found.item._replace(volatile=True)
+                self.containers.setdefault(id_, Found(item, folder))
 
     def _read_layers(self) -> None:
         volatile: dict[str, Found] = {}
@@ -261,21 +262,25 @@ class Origin:
             if kept != found.item.names:
                 self.images[id_] = found._replace(item=found.item._replace(names=kept))
 
-    def ordered_layers(self) -> list[str]:
-        """IDs of the own layers, parents first, else in the order of the files."""
-        done: dict[str, None] = {}
-        for id_ in self.layers:
-            chain: list[str] = []
+    def ordered_layers(self) -> list[Layer]:
+        """Own layers and whatever images and layers rest on, parents first, else in file order."""
+        own = {self._folder(root, selection.LAYERS) for root in self._own}
+        own.add(f"{self._run_root}/{self.driver}-layers")
+        wanted = [id_ for id_, found in self.layers.items() if found.folder in own]
+        for found in self.images.values():
+            assert isinstance(found.item, Image)
+            wanted += [found.item.top_layer, *found.item.mapped_top_layers]
+        done: dict[str, Layer] = {}
+        for id_ in wanted:
+            chain: dict[str, Layer] = {}
             current = id_
-            while current and current not in done and current not in chain:
-                found = self.layers.get(current)
-                if found is None:
-                    break
-                chain.append(current)
-                assert isinstance(found.item, Layer)
-                current = found.item.parent
-            done.update(dict.fromkeys(reversed(chain)))
-        return list(done)
+            while current in self.layers and current not in done and current not in chain:
+                item = self.layers[current].item
+                assert isinstance(item, Layer)
+                chain[current] = item
+                current = item.parent
+            done.update(reversed(chain.items()))
+        return list(done.values())
 
     # -- content ---------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from cstorage.archive.recipe import assemble
 from cstorage.drivers import treewalk
 from cstorage.drivers.copytree import TreeCopier
 from cstorage.drivers.payload import Payloads
-from cstorage.errors import ArchiveError, ContentChanged
+from cstorage.errors import ArchiveError
 from cstorage.interop.origin import ItemFault, Origin
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ _METACOPY = ("trusted.overlay.metacopy", "trusted.overlay.redirect",
              "user.overlay.metacopy", "user.overlay.redirect")  # fmt: skip
 
 
-class _Hash:
+class Measure:
     """A sink that only measures."""
 
     def __init__(self) -> None:
@@ -61,7 +61,7 @@ def write_archive(origin: Origin, layer: Layer, sink: ByteSink) -> None:
     """The layer's archive as it was once taken in. Raises ``ItemFault``, ``ArchiveError``."""
     path = origin.recipe(layer)
     if not path:
-        raise ItemFault("it has no tar-split file, so its archive cannot be rebuilt and verified")
+        raise ItemFault("it has no tar-split file")
     payloads = Payloads(_payload_roots(origin, layer))
     try:
         with open(path, "rb") as recipe:
@@ -72,7 +72,7 @@ def write_archive(origin: Origin, layer: Layer, sink: ByteSink) -> None:
 
 def verify(origin: Origin, layer: Layer) -> None:
     """Read the whole layer and compare it with its digest. Raises ``ItemFault``."""
-    seen = _Hash()
+    seen = Measure()
     try:
         write_archive(origin, layer, seen)
     except (ArchiveError, OSError) as error:
@@ -80,12 +80,17 @@ def verify(origin: Origin, layer: Layer) -> None:
     compare(layer, seen.digest, seen.size)
 
 
-def compare(layer: Layer, digest: str, size: int) -> None:
+def compare(layer: Layer, digest: str, size: int, *, made_anew: bool = False) -> None:
     """Raise ``ItemFault`` if an archive is not the one that was recorded."""
+    fault = ""
     if digest != layer.diff.uncompressed_digest:
-        raise ItemFault(f"its archive has digest {digest}, not {layer.diff.uncompressed_digest}")
-    if layer.diff.uncompressed_size not in (0, -1, size):
-        raise ItemFault(f"its archive has {size} bytes, not {layer.diff.uncompressed_size}")
+        fault = f"its archive has digest {digest}, not {layer.diff.uncompressed_digest}"
+    elif layer.diff.uncompressed_size not in (0, -1, size):
+        fault = f"its archive has {size} bytes, not {layer.diff.uncompressed_size}"
+    if fault and made_anew:
+        fault = f"it has no tar-split file, and made anew {fault}"
+    if fault:
+        raise ItemFault(fault)
 
 
 def _text(error: Exception) -> str:
@@ -172,14 +177,6 @@ def copy_tree(source: str, target: int, copier: TreeCopier | None = None) -> Non
         os.close(inner)
 
 
-def empty(root: int) -> None:
-    """Remove everything in a directory that a failed attempt may have filled."""
-    from cstorage.drivers.removal import remove_tree
-
-    for name in treewalk.names(root):
-        remove_tree(f"/proc/self/fd/{root}/{os.fsdecode(name)}")
-
-
 def points_elsewhere(path: str) -> bool:
     """Whether files of an overlay directory have their content or name in a lower one (§2.7)."""
     root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -187,7 +184,8 @@ def points_elsewhere(path: str) -> bool:
         pending = [b""]
         while pending:
             current = pending.pop()
-            directory = treewalk.open_directory(root, current)
+            with treewalk.Tree(root) as tree:
+                directory = tree.open(current)
             try:
                 for name in treewalk.names(directory):
                     place = treewalk.place(directory, name)
@@ -226,7 +224,27 @@ def reading_driver(origin: Origin, scratch: str) -> Any:
     )
 
 
-__all__ = [
-    "ContentChanged", "Linker", "Stream", "compare", "copy_tree", "empty", "points_elsewhere",
-    "reading_driver", "verify", "write_archive",
-]  # fmt: skip
+def generate(origin: Origin, layer: Layer, scratch: str, sink: ByteSink) -> None:
+    """The archive that the layer's files make today. ``scratch`` is a directory to work in."""
+    from cstorage.drivers.contract import NO_MAPS
+    from cstorage.model import Layer as LayerRecord
+
+    origin.contents(layer)
+    os.makedirs(scratch, mode=0o700, exist_ok=True)
+    parent = origin.layers.get(layer.parent)
+    maps = parent.item.maps if parent and isinstance(parent.item, LayerRecord) else NO_MAPS
+    reading_driver(origin, scratch).write_diff(
+        layer.id, layer.parent, sink, maps=layer.maps, parent_maps=maps
+    )
+
+
+def verify_any(origin: Origin, layer: Layer, scratch: str) -> None:
+    """Compare a layer's content with its digest, if it has one. Raises ``ItemFault``."""
+    if not layer.diff.uncompressed_digest:
+        origin.contents(layer)
+    elif origin.recipe(layer):
+        verify(origin, layer)
+    else:
+        seen = Measure()
+        generate(origin, layer, scratch, seen)
+        compare(layer, seen.digest, seen.size, made_anew=True)

@@ -150,6 +150,8 @@ class Image(NamedTuple):
     flags: Mapping[str, Any] = {}
     sequence: int = 0
     read_only: bool = False
+    store: str = ""
+    """Path of the image store it was made in, "" for the graph root."""
 
     @property
     def digests(self) -> tuple[Digest, ...]:
@@ -175,6 +177,8 @@ class Container(NamedTuple):
     flags: Mapping[str, Any] = {}
     volatile: bool = False
     sequence: int = 0
+    run_mark: str = ""
+    """Path and mark of the run root that it lives and dies with (transient stores only)."""
 
 
 Item = Layer | Image | Container

@@ -33,6 +33,8 @@ class Table(Protocol):
 
 
 _ABSENT = object()
+DECODED_MAX = 4096
+"""Decoded entries of the table that are kept: memory grows with what is looked at, to a bound."""
 
 
 class State:
@@ -45,6 +47,7 @@ class State:
         self._parent = base if isinstance(base, State) else None
         self._table = None if base is None or isinstance(base, State) else base
         self._overlay: dict[bytes, Any] = {}  # None marks a removed entry
+        self._decoded: dict[bytes, Any] = {}  # entries of the table, which never change
         self._arrived: list[bytes] = []
         """The overlay's keys in the order they came; only ever appended to."""
         self._index: tuple[int, list[bytes]] = (0, [])
@@ -56,9 +59,15 @@ class State:
         if self._parent is not None:
             return self._parent.get(key)
         if self._table is not None:
+            found = self._decoded.get(key)
+            if found is not None:
+                return found
             raw = self._table.get(key)
             if raw is not None:
-                return values.decode(key, raw)
+                if len(self._decoded) >= DECODED_MAX:
+                    self._decoded.clear()
+                found = self._decoded[key] = values.decode(key, raw)
+                return found
         return None
 
     def get(self, key: bytes) -> Any:

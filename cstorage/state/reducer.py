@@ -52,6 +52,9 @@ def apply(state: State, event: ev.Event, sequence: int) -> None:
                 state.remove(keys.under(keys.image_of_layer_prefix(event.layer), event.id))
         case ev.ImageDeleted():
             _delete_image(state, event.id)
+        case ev.ImageMoved():
+            image = _image(state, event.id)
+            _store(state, Kind.IMAGE, image._replace(store=event.store))
         case ev.ContainerCreated():
             _create_container(state, event, sequence)
         case ev.ContainerDeleted():
@@ -122,6 +125,8 @@ def _enter(state: State, kind: Kind, item: Item, volatile: bool) -> None:
         raise ReplayError(f"{kind.name.lower()} {item.id!r} is created twice")
     _store(state, kind, item)
     for name in item.names:
+        # A name that is given twice is the later item's, as it is after a change of names.
+        _take_name(state, kind, name, item.id)
         state.put(keys.name(kind, name), item.id)
     state.put(keys.order(kind, volatile, item.sequence), item.id)
     if item.big_data:
@@ -204,6 +209,7 @@ def _create_image(state: State, event: ev.ImageCreated, sequence: int) -> None:
             created_ns=event.created_ns,
             flags=event.flags,
             sequence=sequence,
+            store=event.store,
         )
     )
     _enter(state, Kind.IMAGE, image, False)
@@ -243,6 +249,7 @@ def _create_container(state: State, event: ev.ContainerCreated, sequence: int) -
         flags=event.flags,
         volatile=event.volatile,
         sequence=sequence,
+        run_mark=event.run_mark,
     )
     _enter(state, Kind.CONTAINER, container, container.volatile)
     state.put(keys.under(keys.container_of_layer_prefix(container.layer), container.id), "")
@@ -268,11 +275,7 @@ def _rename(state: State, kind: Kind, id_: str, names: tuple[str, ...]) -> None:
         if name not in names:
             state.remove(keys.name(kind, name))
     for name in names:
-        holder = state.holder(kind, name)
-        if holder is not None and holder != id_:
-            other = _item(state, kind, holder)
-            left = tuple(n for n in other.names if n != name)
-            _store(state, kind, other._replace(names=left))
+        _take_name(state, kind, name, id_)
         state.put(keys.name(kind, name), id_)
     if isinstance(item, Image):
         history = item.names_history
@@ -280,6 +283,14 @@ def _rename(state: State, kind: Kind, id_: str, names: tuple[str, ...]) -> None:
             history = (name, *(n for n in history if n != name))
         item = item._replace(names_history=history)
     _store(state, kind, item._replace(names=names))
+
+
+def _take_name(state: State, kind: Kind, name: str, taker: str) -> None:
+    holder = state.holder(kind, name)
+    if holder is not None and holder != taker:
+        other = _item(state, kind, holder)
+        left = tuple(n for n in other.names if n != name)
+        _store(state, kind, other._replace(names=left))
 
 
 def _set_big_data(state: State, kind: Kind, id_: str, data: BigDataItem) -> None:

@@ -14,7 +14,7 @@ import cbor2
 from cstorage.events import codec
 from cstorage.model import Container, Image, Layer
 
-REDUCER_VERSION = 3
+REDUCER_VERSION = 4
 """Raised whenever the same events give other entries; older snapshots are then not trusted."""
 
 
@@ -50,6 +50,7 @@ def encode(value: Any) -> bytes:
                 value.created_ns,
                 codec.pack_flags(value.flags),
                 value.sequence,
+                value.store,
             ]
         case Container():
             raw = [
@@ -64,6 +65,7 @@ def encode(value: Any) -> bytes:
                 codec.pack_flags(value.flags),
                 value.volatile,
                 value.sequence,
+                value.run_mark,
             ]
         case _:
             raw = value
@@ -101,6 +103,8 @@ def _image(r: Sequence[Any]) -> Image:
         r[8],
         codec.unpack_flags(r[9]),
         r[10],
+        False,
+        r[11],
     )
 
 
@@ -117,6 +121,7 @@ def _container(r: Sequence[Any]) -> Container:
         codec.unpack_flags(r[8]),
         r[9],
         r[10],
+        r[11],
     )
 
 

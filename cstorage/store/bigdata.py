@@ -7,7 +7,7 @@ name is refused, keys that start with ``manifest`` on images carry a manifest di
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from cstorage import events as ev
@@ -22,12 +22,14 @@ from cstorage.errors import (
     LayerUnknown,
     SizeUnknown,
 )
+from cstorage.interop.names import blob_file
 from cstorage.model import BigDataItem, Container, Digest, Image, Item, Kind, Layer
 from cstorage.store import digests, lookup
 from cstorage.store.lookup import go_quote
 from cstorage.store.workspace import Intent, Workspace
 
 if TYPE_CHECKING:
+    from cstorage.store.catalogue import Shelf
     from cstorage.store.core import Core
 
 Blob = tuple[str, bytes] | tuple[str, bytes, str]
@@ -109,8 +111,12 @@ def _item(core: Core, kind: Kind, key: str) -> Item:
             found = lookup.find_layer(core.state, key)
         case Kind.IMAGE:
             found = lookup.find_image(core.state, key)
+            if found is not None and found.store != core.image_store:
+                found = None
         case Kind.CONTAINER:
             found = lookup.find_container(core.state, key)
+    if found is None and kind is Kind.LAYER and core.catalogue.find_layer(key) is not None:
+        raise LayerUnknown(f"locating layer with ID {go_quote(key)} to write bigdata")
     if found is None:
         raise _unknown(kind, key)
     return found
@@ -118,25 +124,38 @@ def _item(core: Core, kind: Kind, key: str) -> Item:
 
 def names(core: Core, kind: Kind, key: str) -> list[str]:
     """Names of the item's blobs in the order they were first set."""
-    return [blob.name for blob in _item(core, kind, key).big_data]
+    for item, _ in _places(core, kind, key):
+        return [blob.name for blob in item.big_data]
+    raise _unknown(kind, key)
 
 
-def file_name(name: str) -> str:
-    """Name of the file that the original keeps the blob ``name`` in (drivers-and-formats §1.9).
+def _places(core: Core, kind: Kind, key: str) -> Iterator[tuple[Item, Shelf | None]]:
+    """The item in the primary store, then in additional ones: the first that can answer does."""
+    catalogue = core.catalogue
+    found: Item | None
+    if kind is Kind.CONTAINER:
+        found = lookup.find_container(catalogue.primary, key)
+        if found is not None:
+            yield found, None
+        return
+    if kind is Kind.LAYER:
+        for state, shelf in catalogue.layer_states():
+            found = lookup.find_layer(state, key)
+            if found is not None:
+                yield found, shelf
+        return
+    for state, shelf in catalogue.image_states():
+        found = lookup.find_image(state, key)
+        if found is not None:
+            yield found, shelf
 
-    Names of ``0-9``, ``a-z`` and ``.`` stand for themselves, others for their base64 behind ``=``;
-    a name whose only other character is its last one is left as it is.
-    """
-    import base64
 
-    raw = name.encode("utf-8", "surrogateescape")
-    for index, byte in enumerate(raw):
-        if not (byte == 0x2E or 0x30 <= byte <= 0x39 or 0x61 <= byte <= 0x7A):
-            width = 1 if byte < 0x80 else 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4
-            if index + width < len(raw):
-                return "=" + base64.b64encode(raw).decode()
-            break
-    return name
+def _first(core: Core, kind: Kind, key: str, name: str) -> BigDataItem | None:
+    for item, _ in _places(core, kind, key):
+        blob = _blob(item, name)
+        if blob is not None:
+            return blob
+    return None
 
 
 def _blob(item: Item, name: str) -> BigDataItem | None:
@@ -145,13 +164,23 @@ def _blob(item: Item, name: str) -> BigDataItem | None:
 
 def read(core: Core, kind: Kind, key: str, name: str) -> bytes:
     """The bytes of one blob. Raises ``BigDataUnknown``, ``InvalidBigDataName``, unknown items."""
-    item = _item(core, kind, key)
+    item = None
+    blob = None
+    for found, shelf in _places(core, kind, key):
+        item = item or found
+        blob = _blob(found, name)
+        if blob is None:
+            continue
+        if shelf is not None:
+            return shelf.read(kind, found, blob)
+        break
+    if item is None:
+        raise _unknown(kind, key)
     if kind is Kind.CONTAINER and not name:
         raise InvalidBigDataName("can't retrieve container big data value for empty name")
-    blob = _blob(item, name)
     if blob is None and kind is Kind.CONTAINER:
         folder = core.location.graph_root / f"{core.driver.name}-containers" / item.id
-        raise BigDataUnknown.at(str(folder / file_name(name)))
+        raise BigDataUnknown.at(str(folder / blob_file(name)))
     if blob is None:
         what = f"locating item named {go_quote(name)} for {kind.name.lower()} with ID "
         if kind is Kind.IMAGE:
@@ -175,9 +204,8 @@ def size(core: Core, kind: Kind, key: str, name: str) -> int:
             raise InvalidBigDataName("can't retrieve size of container big data with empty name")
         blob = _blob(item, name)
     else:
-        image = lookup.find_image(core.state, key)
-        blob = None if image is None else _blob(image, name)
-    if blob is None:
+        blob = _first(core, kind, key, name)
+    if blob is None or blob.size < 0:
         raise SizeUnknown
     return blob.size
 
@@ -192,8 +220,7 @@ def digest(core: Core, kind: Kind, key: str, name: str) -> Digest:
             )
         blob = _blob(item, name)
     else:
-        image = lookup.find_image(core.state, key)
-        blob = None if image is None else _blob(image, name)
-    if blob is None:
+        blob = _first(core, kind, key, name)
+    if blob is None or not blob.digest:
         raise DigestUnknown
     return blob.digest

@@ -11,12 +11,12 @@ import hashlib
 import os
 import re
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from cstorage import errors as err
 from cstorage.content import ContentDamaged
-from cstorage.model import BigDataItem, Kind, Layer
-from cstorage.store import deletion, images, lookup
+from cstorage.model import Container, Image, Item, Kind, Layer
+from cstorage.store import bigdata, deletion, lookup
 from cstorage.store.lookup import go_quote
 from cstorage.store.workspace import Intent, Workspace, remove_tree
 
@@ -24,10 +24,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from cstorage.state import State
+    from cstorage.store.catalogue import Catalogue
     from cstorage.store.core import Core
     from cstorage.store.mounts import MountTable
 
 _LOOKS_LIKE_ID = re.compile("[a-f0-9]{64}")
+_KINDS: dict[type, Kind] = {Layer: Kind.LAYER, Image: Kind.IMAGE, Container: Kind.CONTAINER}
+_T = TypeVar("_T", Layer, Image)
 
 
 class CheckOptions(NamedTuple):
@@ -80,115 +83,127 @@ def _age_s(layer: Layer) -> float:
 def check(core: Core, options: CheckOptions = CHECK_MOST) -> Report:
     """Look at everything that ``options`` name. Takes no lock; a store in use may be checked."""
     report = Report({}, {}, {}, {}, {})
-    state = core.state
+    catalogue = core.catalogue
+    state = catalogue.primary
     trees = set(core.driver.layers())
-    referenced = _check_images(core, state, options, report)
-    for id_ in state.ids(Kind.LAYER):
-        layer = lookup.layer(state, id_)
+    referenced = _check_images(core, catalogue, options, report)
+    for layer in _first_of_each(catalogue.layers()):
         found = list(_check_layer(core, state, layer, options))
-        if layer.parent and state.layer(layer.parent) is None:
+        # Compared after all stores are known: a parent in an additional store is no finding (Q-20).
+        if layer.parent and catalogue.layer_by_id(layer.parent) is None:
             found.append(err.LayerMissing(f"layer {layer.parent}"))
-        container = state.container_of_layer(layer.id)
-        unused = layer.id not in referenced and container is None
-        if unused and _age_s(layer) > options.unreferenced_age_max_s:
-            found.append(err.LayerUnreferenced(f"layer {layer.id}"))
+        if not layer.read_only:
+            unused = layer.id not in referenced and state.container_of_layer(layer.id) is None
+            if unused and _age_s(layer) > options.unreferenced_age_max_s:
+                found.append(err.LayerUnreferenced(f"layer {layer.id}"))
         if found:
-            report.layers[layer.id] = found
+            (report.read_only_layers if layer.read_only else report.layers)[layer.id] = found
     for tree in sorted(trees):
         if state.layer(tree) is None and core.state.layer(tree) is None:
             report.layers[tree] = [err.LayerUnaccounted(f"layer {tree}")]
-    _spread(state, report)
+    _spread(catalogue, report)
     _check_containers(core, state, options, report)
     return report
 
 
+def _first_of_each(items: Iterator[_T]) -> Iterator[_T]:
+    """Items whose ID no earlier store has: those that lookups by ID find."""
+    seen: set[str] = set()
+    for item in items:
+        if item.id not in seen:
+            seen.add(item.id)
+            yield item
+
+
 def _blob_findings(
     core: Core,
-    what: str,
-    blobs: tuple[BigDataItem, ...],
+    item: Item,
     missing: Callable[[str], Exception],
     wrong_size: Callable[[str], Exception],
 ) -> Iterator[Exception]:
-    for blob in blobs:
-        where = f"{what}: data item {go_quote(blob.name)}"
-        path = core.content.path(blob.content)
+    kind = _KINDS[type(item)]
+    name = kind.name.lower()
+    for blob in item.big_data:
+        where = f"{name} {item.id}: data item {go_quote(blob.name)}"
+        if not getattr(item, "read_only", False):
+            # The size first: damage of a blob is best told apart before all of it was read.
+            try:
+                size = core.content.path(blob.content).stat().st_size
+            except FileNotFoundError:
+                yield missing(where)
+                continue
+            if size != blob.size:
+                yield wrong_size(where)
+                continue
         try:
-            size = path.stat().st_size
+            data = bigdata.read(core, kind, item.id, blob.name)
         except FileNotFoundError:
             yield missing(where)
-            continue
-        except OSError as error:
-            yield err.StorageError(f"{where}: {error}")
-            continue
-        if size != blob.size:
-            yield wrong_size(where)
-            continue
-        try:
-            core.content.read(blob.content)
         except (ContentDamaged, OSError) as error:
             yield err.StorageError(f"{where}: {error}")
+        else:
+            if blob.size not in (-1, len(data)):
+                yield wrong_size(where)
 
 
-def _check_images(core: Core, state: State, options: CheckOptions, report: Report) -> set[str]:
+def _check_images(
+    core: Core, catalogue: Catalogue, options: CheckOptions, report: Report
+) -> set[str]:
     """Findings of images' own; returns the IDs of all layers that images rest on."""
     referenced: set[str] = set()
-    for id_ in state.ids(Kind.IMAGE):
-        image = lookup.image(state, id_)
+    for image in _first_of_each(catalogue.images()):
         found: list[Exception] = []
         if options.image_data:
-            found += _blob_findings(
-                core,
-                f"image {id_}",
-                image.big_data,
-                err.ImageDataMissing,
-                err.ImageDataIncorrectSize,
-            )
-        for top in (image.top_layer, *image.mapped_top_layers):
-            layer_id = top
-            while layer_id and layer_id not in referenced:
-                layer = state.layer(layer_id)
-                if layer is None:
-                    if layer_id == top:
-                        found.append(err.ImageLayerMissing(f"image {id_}: layer {layer_id}"))
-                    break
-                referenced.add(layer_id)
-                layer_id = layer.parent
+            found += _blob_findings(core, image, err.ImageDataMissing, err.ImageDataIncorrectSize)
+        for id_, layer in _chain(catalogue, image):
+            if layer is None:
+                found.append(err.ImageLayerMissing(f"image {image.id}: layer {id_}"))
+            else:
+                referenced.add(id_)
         if found:
-            report.images[id_] = found
+            (report.read_only_images if image.read_only else report.images)[image.id] = found
     return referenced
 
 
-def _spread(state: State, report: Report) -> None:
+def _chain(catalogue: Catalogue, image: Image) -> Iterator[tuple[str, Layer | None]]:
+    """IDs of the image's top layers and their ancestors, each once, with what they stand for."""
+    seen: set[str] = set()
+    for top in (image.top_layer, *image.mapped_top_layers):
+        id_: str = top
+        while id_ and id_ not in seen:
+            seen.add(id_)
+            layer = catalogue.layer_by_id(id_)
+            yield id_, layer
+            id_ = layer.parent if layer is not None else ""
+
+
+def _spread(catalogue: Catalogue, report: Report) -> None:
     """Findings of layers under the images that use them."""
-    if not report.layers:
+    if not report.layers and not report.read_only_layers:
         return
-    for id_ in state.ids(Kind.IMAGE):
-        image = lookup.image(state, id_)
-        try:
-            used = images.layer_ids(state, image)
-        except err.LayerUnknown:
-            used = [x for x in (image.top_layer, *image.mapped_top_layers) if x]
-        inherited = [e for layer in used for e in report.layers.get(layer, ())]
+    for image in _first_of_each(catalogue.images()):
+        inherited = [
+            error
+            for id_, _ in _chain(catalogue, image)
+            for error in (*report.layers.get(id_, ()), *report.read_only_layers.get(id_, ()))
+        ]
         if inherited:
-            report.images.setdefault(id_, []).extend(inherited)
+            where = report.read_only_images if image.read_only else report.images
+            where.setdefault(image.id, []).extend(inherited)
 
 
 def _check_layer(
     core: Core, state: State, layer: Layer, options: CheckOptions
 ) -> Iterator[Exception]:
     if options.layer_data:
-        yield from _blob_findings(
-            core,
-            f"layer {layer.id}",
-            layer.big_data,
-            err.LayerDataMissing,
-            err.LayerDataMissing,
-        )
+        yield from _blob_findings(core, layer, err.LayerDataMissing, err.LayerDataMissing)
     whole = True
     if options.layer_digests and layer.diff.uncompressed_digest:
         found = list(_check_digest(core, layer))
         whole = not found
         yield from found
+    if layer.read_only:
+        return
     if options.layer_mountable:
         yield from _check_mountable(core, state, layer)
     if options.layer_contents and whole and layer.diff.manifest:
@@ -245,15 +260,13 @@ def _check_containers(core: Core, state: State, options: CheckOptions, report: R
         found: list[Exception] = []
         if options.container_data:
             found += _blob_findings(
-                core,
-                f"container {id_}",
-                container.big_data,
-                err.ContainerDataMissing,
-                err.ContainerDataIncorrectSize,
+                core, container, err.ContainerDataMissing, err.ContainerDataIncorrectSize
             )
-        if container.image and state.image(container.image) is None:
+        if container.image and core.catalogue.find_image(container.image) is None:
             found.append(err.ContainerImageMissing(f"image {container.image}"))
         found += report.images.get(container.image, ())
+        if container.image not in report.images:
+            found += report.read_only_images.get(container.image, ())
         # The original does not notice this one (semantics §6.3, C4); an operator wants to know.
         if state.layer(container.layer) is None:
             found.append(err.LayerMissing(f"layer {container.layer}"))
@@ -265,14 +278,23 @@ def _check_containers(core: Core, state: State, options: CheckOptions, report: R
 
 
 def repair(core: Core, report: Report, remove_containers: bool = True) -> list[Exception]:
-    """Delete what ``report`` found damaged; returns the refusals, empty if all went well.
+    """Mend or delete what ``report`` found damaged; returns the refusals, empty if all went well.
 
+    Trees that only stray from their record are mended (``mending``) and stay, with what uses them.
     Read-only findings are left alone. A damaged layer that a healthy one rests on, and a damaged
     image that a container uses, stay and are reported.
     """
+    from cstorage.store.mending import mend
+
     refusals: list[Exception] = []
+    mended = mend(core, report.layers)
+    settled = {id(error) for layer in mended for error in report.layers[layer]}
+
+    def broken(found: dict[str, list[Exception]]) -> list[str]:
+        return [x for x, errors in found.items() if any(id(e) not in settled for e in errors)]
+
     if remove_containers:
-        for id_ in report.containers:
+        for id_ in broken(report.containers):
             try:
                 deletion.container(core, id_)
             except (err.ContainerUnknown, err.NotAContainer):
@@ -280,14 +302,14 @@ def repair(core: Core, report: Report, remove_containers: bool = True) -> list[E
             except err.StorageError as error:
                 refusals.append(_about(f"deleting container {id_}", error))
     gone: set[str] = set()
-    for id_ in report.images:
+    for id_ in broken(report.images):
         try:
             gone.update(deletion.image(core, id_))
         except (err.ImageUnknown, err.NotAnImage, err.LayerUnknown):
             pass
         except err.StorageError as error:
             refusals.append(_about(f"deleting image {id_}", error))
-    known = [x for x in report.layers if core.state.layer(x) is not None]
+    known = [x for x in broken(report.layers) if core.state.layer(x) is not None]
     for id_ in sorted(known, key=lambda x: -_depth(core.state, x)):
         if id_ in gone:
             continue

@@ -18,10 +18,13 @@ from cstorage.store import bigdata, diffs, layers, lookup
 from cstorage.store.core import new_id
 from cstorage.store.lookup import go_quote
 from cstorage.store.mapping import MapOptions, check_overlaps, effective
+from cstorage.store.transient import run_mark
+from cstorage.store.variants import Copy, choose, stored
 from cstorage.store.workspace import Intent
 
 if TYPE_CHECKING:
     from cstorage.state import State
+    from cstorage.store.catalogue import Catalogue
     from cstorage.store.core import Core
 
 _ATTEMPTS_MAX = 3
@@ -57,45 +60,16 @@ class _Plan(NamedTuple):
     layer_maps: IDMaps
 
 
-def _plan(core: Core, state: State, request: ContainerRequest) -> _Plan:
-    image = lookup.image(state, request.image) if request.image else None
+def _plan(core: Core, catalogue: Catalogue, request: ContainerRequest) -> _Plan:
+    image = catalogue.image(request.image) if request.image else None
     asked = request.maps.requested
-    if image is None or not image.top_layer:
-        return _Plan(image, None, None, _stored(core, asked))
-    base, copy_maps = _base_layer(core, state, image, request.maps)
+    if image is None:
+        return _Plan(None, None, None, stored(core, effective(request.maps, core.default_maps)))
+    if not image.top_layer:
+        return _Plan(image, None, None, stored(core, asked))
+    base, copy_maps = choose(core, catalogue, image, request.maps)
     base_maps = base.maps if copy_maps is None else copy_maps
-    return _Plan(image, base, copy_maps, _stored(core, effective(request.maps, base_maps)))
-
-
-def _stored(core: Core, maps: IDMaps) -> IDMaps:
-    """Maps as a layer records them: none if the driver applies them when it mounts."""
-    return IDMaps() if maps and core.driver.can_shift_ids else maps
-
-
-def _base_layer(
-    core: Core, state: State, image: Image, options: MapOptions
-) -> tuple[Layer, IDMaps | None]:
-    """The variant of the top layer to build on, and the maps of the copy it needs first, if any.
-
-    Source: semantics §2.10, steps 1 to 4.
-    """
-    asked = options.requested
-    fallback: Layer | None = None
-    for id_ in (image.top_layer, *image.mapped_top_layers):
-        layer = state.layer(id_)
-        if layer is None or (layer.parent and state.layer(layer.parent) is None):
-            continue
-        host_flag_hurts = (options.host_uids and layer.maps.uids) or (
-            options.host_gids and layer.maps.gids
-        )
-        if layer.maps == asked and not host_flag_hurts:
-            return layer, None
-        if asked and not layer.maps and core.driver.can_shift_ids:
-            return layer, None
-        fallback = fallback or layer
-    if fallback is None:
-        raise LayerUnknown
-    return fallback, _stored(core, asked)
+    return _Plan(image, base, copy_maps, stored(core, effective(request.maps, base_maps)))
 
 
 def _check(state: State, request: ContainerRequest) -> None:
@@ -149,8 +123,9 @@ def create(core: Core, request: ContainerRequest) -> Container:
 
 
 def _create_once(core: Core, request: ContainerRequest) -> Container:
-    state = core.state
-    plan = _plan(core, state, request)
+    catalogue = core.catalogue
+    state = catalogue.primary
+    plan = _plan(core, catalogue, request)
     flags = _flags(request)
     _check(state, request)
     id_ = request.id
@@ -162,14 +137,13 @@ def _create_once(core: Core, request: ContainerRequest) -> Container:
     with core.work() as work, ExitStack() as stack:
         blobs = bigdata.stage(request.big_data, work, Kind.CONTAINER)
         copy = None
-        copy_base = None
-        copy_id = LayerID("")
-        if plan.base is not None and plan.copy_maps is not None:
-            copy_id = layers.new_layer_id(state)
-            copy_base = layers.Base(plan.base.parent, plan.base, plan.copy_maps, plan.base.maps)
-            copy_request = layers.LayerRequest(writable=False, mount_label=plan.base.mount_label)
-            copy = stack.enter_context(layers.prepare(core, copy_base, copy_id, copy_request, work))
-            core.driver.make_durable(copy)
+        prepared_copy = None
+        if plan.image is not None and plan.base is not None and plan.copy_maps is not None:
+            copy = Copy(core, plan.image, plan.base, plan.copy_maps)
+            copy_work = stack.enter_context(core.work(image=True))
+            prepared_copy = stack.enter_context(copy.prepare(copy_work))
+            copy_work.declare(Intent(core.driver.name, (copy.id,), ()))
+        copy_id = copy.id if copy is not None else LayerID("")
         parent = copy_id or (plan.base.id if plan.base else LayerID(""))
         parent_maps = (
             plan.copy_maps
@@ -185,20 +159,17 @@ def _create_once(core: Core, request: ContainerRequest) -> Container:
         )
         base = layers.Base(parent, None, plan.layer_maps, parent_maps)
         prepared = stack.enter_context(
-            layers.prepare(core, base, layer_id, layer_request, work, copy)
+            layers.prepare(core, base, layer_id, layer_request, work, prepared_copy)
         )
         core.driver.make_durable(prepared)
         contents = [blob.content for blob in blobs]
-        new_layers = (copy_id, layer_id) if copy_id else (layer_id,)
-        work.declare(Intent(core.driver.name, new_layers, tuple(contents)))
+        work.declare(Intent(core.driver.name, (layer_id,), tuple(contents)))
         with core.transaction() as tx:
-            if _plan(core, tx.state, request) != plan:
+            if _plan(core, tx.catalogue, request) != plan:
                 raise _PlanChanged
             _check(tx.state, request)
-            if copy is not None and copy_base is not None and plan.image is not None:
-                tx.publish(copy)
-                tx.emit(layers.created(tx, copy_base, copy_id, copy_request, copy_base.diff))
-                tx.emit(ev.ImageMappedLayerAdded(plan.image.id, copy_id))
+            if copy is not None and prepared_copy is not None:
+                copy.enter(tx, prepared_copy)
             tx.publish(prepared)
             tx.emit(layers.created(tx, base, layer_id, layer_request, base.diff))
             layers.adopt_contents(tx, work, contents)
@@ -214,6 +185,7 @@ def _create_once(core: Core, request: ContainerRequest) -> Container:
                     flags=flags,
                     big_data=blobs,
                     volatile=request.volatile,
+                    run_mark=run_mark(core),
                 )
             )
     return lookup.container(core.state, id_)

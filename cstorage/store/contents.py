@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from cstorage.model import IDMap, Layer, LayerID
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from cstorage.archive.manifest import ManifestEntry
     from cstorage.state import State
@@ -35,7 +35,7 @@ _TYPES = {
 }
 
 
-class _Node(NamedTuple):
+class Node(NamedTuple):
     """What is compared of one entry; ``mtime_s`` seconds since the epoch."""
 
     type: int
@@ -44,6 +44,8 @@ class _Node(NamedTuple):
     gid: int
     size: int
     mtime_s: int
+    mtime_ns: int = 0
+    """For putting it right; not compared."""
 
 
 def _chain(state: State, layer: Layer) -> list[Layer] | None:
@@ -58,10 +60,10 @@ def _chain(state: State, layer: Layer) -> list[Layer] | None:
     return chain[::-1]
 
 
-def _expected(core: Core, chain: list[Layer]) -> dict[bytes, _Node]:
+def _expected(core: Core, chain: list[Layer]) -> dict[bytes, Node]:
     from cstorage.archive.manifest import Mark, read_manifest
 
-    tree: dict[bytes, _Node] = {}
+    tree: dict[bytes, Node] = {}
     for layer in chain:
         with core.content.open(layer.diff.manifest) as file:
             entries = list(read_manifest(file))
@@ -79,7 +81,7 @@ def _expected(core: Core, chain: list[Layer]) -> dict[bytes, _Node]:
     return tree
 
 
-def _place(tree: dict[bytes, _Node], entry: ManifestEntry) -> None:
+def _place(tree: dict[bytes, Node], entry: ManifestEntry) -> None:
     kind = _TYPES.get(entry.type, 0)
     if kind == 0:
         # A hard link is another name of its target; its own header set the shared attributes.
@@ -91,16 +93,18 @@ def _place(tree: dict[bytes, _Node], entry: ManifestEntry) -> None:
             uid=entry.uid,
             gid=entry.gid,
             mtime_s=max(0, entry.mtime_ns // 10**9),
+            mtime_ns=entry.mtime_ns,
         )
         tree[os.path.normpath(entry.linkname).lstrip(b"/")] = node
     else:
-        node = _Node(
+        node = Node(
             kind,
             entry.mode & 0o7777,
             entry.uid,
             entry.gid,
             entry.size if kind == stat.S_IFREG else 0,
             max(0, entry.mtime_ns // 10**9),
+            entry.mtime_ns,
         )
     old = tree.get(entry.path)
     if old is not None and old.type == stat.S_IFDIR and node.type != stat.S_IFDIR:
@@ -116,7 +120,7 @@ def _to_container(entries: IDMap, host: int) -> int:
     return host
 
 
-def _walk(root: bytes, prefix: bytes, layer: Layer) -> Iterator[tuple[bytes, _Node]]:
+def _walk(root: bytes, prefix: bytes, layer: Layer) -> Iterator[tuple[bytes, Node]]:
     with os.scandir(os.path.join(root, prefix)) as found:
         entries = sorted(found, key=lambda e: e.name)
     for entry in entries:
@@ -125,7 +129,7 @@ def _walk(root: bytes, prefix: bytes, layer: Layer) -> Iterator[tuple[bytes, _No
         kind = stat.S_IFMT(info.st_mode)
         yield (
             path,
-            _Node(
+            Node(
                 kind,
                 stat.S_IMODE(info.st_mode),
                 _to_container(layer.maps.uids, info.st_uid),
@@ -138,32 +142,50 @@ def _walk(root: bytes, prefix: bytes, layer: Layer) -> Iterator[tuple[bytes, _No
             yield from _walk(root, path, layer)
 
 
-def _changes(want: _Node, have: _Node, implied: bool) -> str:
+def changes(want: Node, have: Node, ignored: frozenset[str] = frozenset()) -> str:
+    """What of an entry is not as recorded, "" if all is."""
     parts = []
-    if want.type != have.type:
+    if want.type != have.type and "type" not in ignored:
         parts.append(f"filetype:{want.type >> 12:o}{_ARROW}{have.type >> 12:o}")
     for name, old, new in (("uid", want.uid, have.uid), ("gid", want.gid, have.gid)):
-        if old != new:
+        if old != new and "owner" not in ignored:
             parts.append(f"{name}:{old}{_ARROW}{new}")
     if want.size != have.size and stat.S_IFREG in (want.type, have.type):
         parts.append(f"size:{want.size}{_ARROW}{have.size}")
-    if want.mode != have.mode and have.type != stat.S_IFLNK:
+    if want.mode != have.mode and have.type != stat.S_IFLNK and "mode" not in ignored:
         parts.append(f"mode:{want.mode:04o}{_ARROW}{have.mode:04o}")
-    if want.mtime_s != have.mtime_s and not implied:
+    if want.mtime_s != have.mtime_s and "time" not in ignored:
         parts.append(f"mtime:0x{want.mtime_s:x}{_ARROW}0x{have.mtime_s:x}")
     return ",".join(parts)
 
 
-def differences(core: Core, state: State, layer: Layer) -> list[str]:
-    """Lines as the module describes them, sorted by path; empty if the tree is as recorded.
+def ignored_attributes(core: Core) -> frozenset[str]:
+    """What the store's options make meaningless (semantics §6.3)."""
+    found: set[str] = set()
+    for option in core.location.driver_options:
+        if "ignore_chown_errors=true" in option:
+            found.add("owner")
+        if "force_mask=" in option:
+            found |= {"owner", "mode", "type"}
+    if core.pull_options.get("use_hard_links") == "true":
+        found.add("time")
+    return frozenset(found)
 
-    Empty too for layers of which the recorded history has gaps: there is nothing to compare with.
-    """
+
+def implied(path: bytes, node: Node, want: Mapping[bytes, Node]) -> bool:
+    """Whether an unrecorded entry is a directory that an archive implied without listing it."""
+    return node.type == stat.S_IFDIR and any(other.startswith(path + b"/") for other in want)
+
+
+def compare(
+    core: Core, state: State, layer: Layer
+) -> tuple[dict[bytes, Node], dict[bytes, Node]] | None:
+    """The recorded and the real tree by path; ``None`` if the recorded history has gaps."""
     from cstorage.drivers.contract import MountOptions
 
     chain = _chain(state, layer)
     if chain is None:
-        return []
+        return None
     want = _expected(core, chain)
     options = MountOptions(label=layer.mount_label, read_only=True, layer_maps=layer.maps)
     root = os.fsencode(core.mounts.add(layer, options))
@@ -171,6 +193,19 @@ def differences(core: Core, state: State, layer: Layer) -> list[str]:
         have = dict(_walk(root, b"", layer))
     finally:
         core.mounts.drop(LayerID(layer.id), force=False)
+    return want, have
+
+
+def differences(core: Core, state: State, layer: Layer) -> list[str]:
+    """Lines as the module describes them, sorted by path; empty if the tree is as recorded.
+
+    Empty too for layers of which the recorded history has gaps: there is nothing to compare with.
+    """
+    compared = compare(core, state, layer)
+    if compared is None:
+        return []
+    want, have = compared
+    ignored = ignored_attributes(core)
     found: list[tuple[bytes, str]] = []
     for path in want.keys() | have.keys():
         text = "/" + path.decode("utf-8", "backslashreplace")
@@ -179,14 +214,10 @@ def differences(core: Core, state: State, layer: Layer) -> list[str]:
             assert old is not None
             found.append((path, f"-{text}{'/' if old.type == stat.S_IFDIR else ''}"))
         elif old is None:
-            # Directories that an archive implied without listing them have no header to check.
-            implied = new.type == stat.S_IFDIR and any(
-                other.startswith(path + b"/") for other in want
-            )
-            if not implied:
+            if new is not None and not implied(path, new, want):
                 found.append((path, f"+{text}{'/' if new.type == stat.S_IFDIR else ''}"))
         else:
-            changed = _changes(old, new, implied=False)
+            changed = changes(old, new, ignored)
             if changed:
                 found.append((path, f"{text}({changed})"))
     return [line for _, line in sorted(found)]

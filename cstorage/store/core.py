@@ -15,7 +15,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -26,14 +26,17 @@ from cstorage import events as ev
 from cstorage.content import ContentStore
 from cstorage.errors import OutcomeUnknown, StorageError, StoreIsReadOnly
 from cstorage.events import codec
-from cstorage.model import Kind
+from cstorage.model import IDMaps, Kind
 from cstorage.state import State
 from cstorage.state.reducer import apply
+from cstorage.store.catalogue import Catalogue
+from cstorage.store.exchange import exchange
 from cstorage.store.reading import Replica, translated
-from cstorage.store.workspace import Intent, Workspace, any_entries, left_over
+from cstorage.store.workspace import Intent, Swap, Workspace, any_entries, left_over
 
 if TYPE_CHECKING:
     from cstorage.drivers.contract import GraphDriver, Prepared
+    from cstorage.store.catalogue import Shelf
     from cstorage.store.mounts import MountTable
     from journal import Journal, Writer
 
@@ -84,6 +87,12 @@ class Core:
         self.content = ContentStore(location.graph_root / content)
         self.staging = location.graph_root / "staging"
         self.trash = location.graph_root / "trash"
+        image_root = Path(location.image_store) if location.image_store else location.graph_root
+        self.image_staging = image_root / "staging"
+        self.image_trash = image_root / "trash"
+        self.default_maps = IDMaps()
+        self.pull_options: Mapping[str, str] = {}
+        self._joint: tuple[int, Transaction] | None = None  # thread and its joint transaction
         self._replica = Replica(journal, journal_path, writable=not location.read_only)
 
     # -- reading ---------------------------------------------------------------------------------
@@ -91,16 +100,24 @@ class Core:
     @property
     def state(self) -> State:
         """The state, caught up with the journal. Hold ``mutex`` while several reads must agree."""
+        joint = self.joint
+        if joint is not None:
+            return joint.state
         with self.mutex:
             self._catch_up()
             return self._state
 
     @property
-    def view(self) -> State:
-        """The state of this moment, for those who read on while others commit (listings)."""
+    def view(self) -> Catalogue:
+        """The catalogue of this moment, for those who read on while others commit (listings)."""
         with self.mutex:
-            self._catch_up()
-            return self._state.frozen()
+            return Catalogue(self.state.frozen(), self.shelves)
+
+    @property
+    def joint(self) -> Transaction | None:
+        """The transaction that everything this thread does now is part of, if there is one."""
+        held = self._joint
+        return held[1] if held is not None and held[0] == threading.get_ident() else None
 
     @property
     def _state(self) -> State:
@@ -108,6 +125,28 @@ class Core:
 
     def _catch_up(self) -> None:
         self._replica.catch_up()
+
+    @property
+    def image_store(self) -> str:
+        """The split image store as images record it, "" without one."""
+        return self.location.image_store
+
+    @cached_property
+    def shelves(self) -> tuple[Shelf, ...]:
+        """The additional stores that the driver options name."""
+        from cstorage.drivers.options import additional_stores
+
+        roots = additional_stores(self.driver.name, self.location.driver_options)
+        if not roots:
+            return ()
+        from cstorage.store.additional import shelves
+
+        return shelves(roots, self.driver.name)
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """The state with the additional stores beside it."""
+        return Catalogue(self.state, self.shelves)
 
     @property
     def position(self) -> journal_api.Position:
@@ -129,7 +168,7 @@ class Core:
         return ev.Actor(os.getuid(), os.getpid(), program, os.uname().nodename, boot_id())
 
     @contextmanager
-    def transaction(self, reason: str = "") -> Iterator[Transaction]:
+    def transaction(self, reason: str = "", actor: ev.Actor | None = None) -> Iterator[Transaction]:
         """Hold the writer lock around the block; commit what it collected when it ends well.
 
         Raises ``StoreBusy``, ``StoreDamaged``, ``StoreIsReadOnly``, and whatever the block raises:
@@ -137,17 +176,50 @@ class Core:
         """
         if self.location.read_only:
             raise StoreIsReadOnly(f"{self.location.graph_root} is open for reading only")
+        joint = self.joint
+        if joint is not None:
+            part = Transaction(self, joint.writer, joint.reason, joint)
+            yield part
+            joint.absorb(part)
+            return
         tx = None
         try:
             with self.mutex, translated(), self.journal.writer() as writer:
                 self._catch_up()
-                tx = Transaction(self, writer, reason or self.location.reason)
+                tx = Transaction(self, writer, reason or self.location.reason, actor=actor)
                 yield tx
                 tx.commit()
             self.refresh_view()
         finally:
             if tx is not None:
                 tx.close()
+
+    @contextmanager
+    def joint_transaction(self, reason: str = "") -> Iterator[Transaction]:
+        """One transaction of all operations that this thread performs in the block.
+
+        Errors: those of ``transaction``. A block that raises has changed nothing.
+        """
+        if self.joint is not None:
+            raise StorageError("a transaction inside a transaction: end the first one before")
+        works: list[Workspace] = []
+        try:
+            with self.transaction(reason) as tx:
+                works = tx.works
+                self._joint = (threading.get_ident(), tx)
+                try:
+                    yield tx
+                finally:
+                    self._joint = None
+        except BaseException as error:
+            for work in works:
+                self._after(error, work)
+            raise
+        finally:
+            for work in works:
+                work.discard()
+        for action in tx.afterwards:
+            action()
 
     @property
     def may_have_view(self) -> bool:
@@ -167,26 +239,58 @@ class Core:
             return self.journal_path / "snapshots" if self._replica.snapshot() else None
 
     @contextmanager
-    def work(self) -> Iterator[Workspace]:
+    def work(self, image: bool = False) -> Iterator[Workspace]:
         """A work folder for the block, deleted afterwards.
 
+        ``image``: on the file system of layers that are not writable (a split image store).
         If the outcome of a commit is unknown it is left to the next sweep, which will know. A block
         that was interrupted is settled like the work of a process that died: only the journal knows
         on which side of the commit that was.
         """
-        work = Workspace.create(self.staging)
+        with self._held(Workspace.create(self.image_staging if image else self.staging)) as work:
+            yield work
+
+    @contextmanager
+    def tree_work(self, work: Workspace, *, image: bool) -> Iterator[Workspace]:
+        """A work folder where a layer's tree can be made: ``work``, unless the store is split."""
+        if not image or self.image_staging == self.staging:
+            yield work
+            return
+        with self.work(image=True) as other:
+            yield other
+
+    @contextmanager
+    def work_beside(self, tree: str, work: Workspace) -> Iterator[Workspace]:
+        """A work folder on the file system of the layer tree ``tree``."""
+        with self.tree_work(work, image=self.in_image_store(tree)) as found:
+            yield found
+
+    def in_image_store(self, tree: str) -> bool:
+        """Whether a layer's tree is in the split image store."""
+        return self.image_staging != self.staging and tree.startswith(
+            f"{self.image_staging.parent}/"
+        )
+
+    @contextmanager
+    def _held(self, work: Workspace) -> Iterator[Workspace]:
+        if self.joint is not None:
+            self.joint.works.append(work)
+            yield work
+            return
         try:
             yield work
-        except OutcomeUnknown:
-            work.abandon()
-            raise
-        except Exception:
-            raise
-        except BaseException:
-            self.settle(work)
+        except BaseException as error:
+            self._after(error, work)
             raise
         finally:
             work.discard()
+
+    def _after(self, error: BaseException, work: Workspace) -> None:
+        """What an error makes of a work folder; after an ordinary one nothing was moved."""
+        if isinstance(error, OutcomeUnknown):
+            work.abandon()
+        elif not isinstance(error, Exception):
+            self.settle(work)
 
     # -- left-overs ------------------------------------------------------------------------------
 
@@ -196,10 +300,11 @@ class Core:
         Costs two ``scandir`` calls when there are none. A store that cannot be written, or whose
         writer is busy, is left as it is: the next one who opens it will try again.
         """
-        if self.location.read_only or not any_entries(self.staging, self.trash):
+        places = dict.fromkeys((self.staging, self.trash, self.image_staging, self.image_trash))
+        if self.location.read_only or not any_entries(*places):
             return 0
         settled = 0
-        for parent in (self.staging, self.trash):
+        for parent in places:
             for work in left_over(parent):
                 if work.kept():
                     work.abandon()
@@ -220,7 +325,7 @@ class Core:
         return True
 
     def _settle(self, work: Workspace, intent: Intent) -> None:
-        if intent.layers or intent.contents:
+        if intent.layers or intent.contents or intent.swaps:
             with self.mutex, translated(), self.journal.writer():
                 self._catch_up()
                 unknown = [x for x in intent.layers if self._state.layer(x) is None]
@@ -229,15 +334,31 @@ class Core:
                         for layer in unknown:
                             self.driver.withdraw(layer, work.path)
                             held.forget(layer)
+                for swap in intent.swaps:
+                    self._settle_swap(work, swap)
                 for content in intent.contents:
                     if not self._state.refers_to_content(content):
                         self.content.evict(content, work.path)
         work.discard()
 
+    def _settle_swap(self, work: Workspace, swap: Swap) -> None:
+        """The tree that the record is of goes into the layer, the other one with the folder."""
+        layer = self._state.layer(swap.layer)
+        if layer is None:
+            return
+        root, tree = self.driver.content_root(swap.layer), work.path / "tree"
+        if not root or not os.path.isdir(root) or not tree.is_dir():
+            return
+        in_place = os.stat(root).st_ino == swap.inode
+        if in_place != (layer.diff.recipe == swap.recipe):
+            exchange(root, str(tree))
+
     def close(self) -> None:
         with self.mutex, translated():
             if "mounts" in self.__dict__:
                 self.mounts.close()
+            for shelf in self.__dict__.get("shelves", ()):
+                shelf.close()
             self.journal.close()
         self._replica.close()
 
@@ -248,19 +369,35 @@ class Transaction:
     ``state`` is the store's state with the transaction's own events already applied to it.
     """
 
-    def __init__(self, core: Core, writer: Writer, reason: str) -> None:
+    def __init__(
+        self,
+        core: Core,
+        writer: Writer,
+        reason: str,
+        whole: Transaction | None = None,
+        actor: ev.Actor | None = None,
+    ) -> None:
         self.core = core
+        self.actor = actor or core.actor()
         self.writer = writer
         self.reason = reason
-        self.state = State(core._state)
+        self.state: State = State(whole.state if whole is not None else core._state)
+        self.catalogue = Catalogue(self.state, core.shelves)
         self.events: list[ev.Event] = []
         self.now_ns = time.time_ns()
-        self._next = writer.tail.sequence + 1
+        self.works: list[Workspace] = []
+        """Work folders to be discarded when a joint transaction has ended."""
+        self.afterwards: list[Callable[[], None]] = []
+        """What is to be done once a joint transaction has been committed."""
+        self._next: int = whole._next if whole is not None else writer.tail.sequence + 1
         self._prepared: list[Prepared] = []
         self._contents: dict[str, Path] = {}
         self._dropped_layers: dict[str, None] = {}
         self._dropped_contents: dict[str, None] = {}
         self._trash: Workspace | None = None
+        self._image_trash: Workspace | None = None
+        self._exchanges: list[tuple[str, str]] = []
+        self._committed = False
         self._unsettled = False
         """Something was moved, or is to be, and it is not yet known to be where it belongs."""
 
@@ -270,6 +407,16 @@ class Transaction:
         apply(self.state, event, self._next)
         self._next += 1
         self.events.append(event)
+
+    def absorb(self, part: Transaction) -> None:
+        """Make what ``part``, begun on top of this transaction, collected a part of it."""
+        for event in part.events:
+            self.emit(event)
+        self._prepared += part._prepared
+        self._exchanges += part._exchanges
+        self._contents |= part._contents
+        self._dropped_layers |= part._dropped_layers
+        self._dropped_contents |= part._dropped_contents
 
     def publish(self, prepared: Prepared) -> None:
         """Move a prepared layer into the driver's home when the transaction commits.
@@ -281,6 +428,10 @@ class Transaction:
     def adopt(self, key: str, path: Path) -> None:
         """Move a complete content file into place when the transaction commits."""
         self._contents[key] = path
+
+    def exchange(self, first: str, second: str) -> None:
+        """Let two trees change places when the transaction commits."""
+        self._exchanges.append((first, second))
 
     def withdraw(self, layer: str) -> None:
         """Remove a driver's tree that has no record when the transaction commits."""
@@ -323,18 +474,27 @@ class Transaction:
                 self._dropped_contents[content] = None
 
     def commit(self) -> None:
-        """Publish, append, apply, remove: steps 3 and 4 of the commit protocol."""
+        """Publish, append, apply, remove: steps 3 and 4 of the commit protocol.
+
+        Done at the end of the block that the transaction is for, unless the block did it before.
+        """
         core = self.core
+        if self._committed:
+            return
+        self._committed = True
         if not self.events and not self._dropped_layers:
             return
         gone_layers = [x for x in self._dropped_layers if self.state.layer(x) is None]
         gone_contents = [x for x in self._dropped_contents if not self.state.refers_to_content(x)]
         if gone_layers or gone_contents:
-            self._trash = Workspace.create(core.trash)
-            self._trash.declare(Intent(core.driver.name, tuple(gone_layers), tuple(gone_contents)))
+            self._make_trash(gone_layers, gone_contents)
         published: list[str] = []
+        exchanged: list[tuple[str, str]] = []
         self._unsettled = True
         try:
+            for pair in self._exchanges:
+                exchange(*pair)
+                exchanged.append(pair)
             for prepared in self._prepared:
                 self._clear_the_way(prepared.plan.id)
                 published.append(prepared.plan.id)
@@ -344,7 +504,7 @@ class Transaction:
             if self.events:
                 self.writer.commit(
                     [codec.encode(event) for event in self.events],
-                    actor=list(core.actor()),
+                    actor=list(self.actor),
                     reason=self.reason,
                     schema=ev.SCHEMA,
                 )
@@ -352,6 +512,8 @@ class Transaction:
             # Whether the frame is durable is unknown; what was moved stays for the next sweep.
             raise
         except (StorageError, journal_api.JournalError, OSError):
+            for pair in reversed(exchanged):
+                exchange(*pair)
             self._roll_back(published)
             self._unsettled = False
             raise
@@ -367,46 +529,67 @@ class Transaction:
     def _clear_the_way(self, layer: str) -> None:
         """A tree without a record gives way to the layer of its ID, as in the original."""
         if self.core.driver.exists(layer):
-            self._trash = self._trash or Workspace.create(self.core.trash)
-            self.core.driver.withdraw(layer, self._trash.path)
+            self.core.driver.withdraw(layer, self._trash_for(layer).path)
 
     def _remove(self, layers: Sequence[str], contents: Sequence[str]) -> None:
-        if self._trash is None:
-            return
         core = self.core
         if layers:
+            core.refresh_view()  # nobody shall be shown a layer whose content is gone
             with core.mounts.held() as held:
                 for layer in layers:
-                    core.driver.withdraw(layer, self._trash.path)
+                    core.driver.withdraw(layer, self._trash_for(layer).path)
                     held.forget(layer)
-        for content in contents:
-            core.content.evict(content, self._trash.path)
+        if self._trash is not None:
+            for content in contents:
+                core.content.evict(content, self._trash.path)
+
+    def _make_trash(self, layers: list[str], contents: list[str]) -> None:
+        """Folders for what goes, on the file systems that it is on, with the intent to move it."""
+        core = self.core
+        apart = [x for x in layers if core.in_image_store(core.driver.content_root(x))]
+        if apart:
+            self._image_trash = Workspace.create(core.image_trash)
+            self._image_trash.declare(Intent(core.driver.name, tuple(apart), ()))
+            layers = [x for x in layers if x not in apart]
+        if layers or contents:
+            self._trash = Workspace.create(core.trash)
+            self._trash.declare(Intent(core.driver.name, tuple(layers), tuple(contents)))
+
+    def _trash_for(self, layer: str) -> Workspace:
+        core = self.core
+        if core.in_image_store(core.driver.content_root(layer)):
+            self._image_trash = self._image_trash or Workspace.create(core.image_trash)
+            return self._image_trash
+        self._trash = self._trash or Workspace.create(core.trash)
+        return self._trash
 
     def _roll_back(self, published: list[str]) -> None:
         """Take back what was moved into place; the frame was certainly not written."""
         if not published and not self._contents:
             return
-        trash = self._trash or Workspace.create(self.core.trash)
         for layer in published:
-            self.core.driver.withdraw(layer, trash.path)
+            self.core.driver.withdraw(layer, self._trash_for(layer).path)
+        self._trash = self._trash or Workspace.create(self.core.trash)
         for key in self._contents:
             if not self.core._state.refers_to_content(key):
-                self.core.content.evict(key, trash.path)
-        self._trash = trash
+                self.core.content.evict(key, self._trash.path)
 
     def close(self) -> None:
         """Delete what the transaction removed. Slow; the writer lock is not held any more."""
-        trash, self._trash = self._trash, None
-        if trash is None:
-            return
-        if self._unsettled:
-            self.core.settle(trash)
-            return
-        if self._dropped_layers and self.core.may_have_view:
+        kept_s = 0.0
+        if self._trash is not None and self._dropped_layers and self.core.may_have_view:
             from cstorage.store.projecting import grace_s
 
-            trash.keep(grace_s(self.core))
-        try:
-            trash.discard()
-        except OSError:
-            trash.abandon()  # the change is made; a sweep tries again to delete what it removed
+            kept_s = grace_s(self.core)
+        for trash in (self._trash, self._image_trash):
+            if trash is None:
+                continue
+            if self._unsettled:
+                self.core.settle(trash)
+                continue
+            try:
+                trash.keep(kept_s)
+                trash.discard()
+            except OSError:
+                trash.abandon()  # the change is made; a sweep tries again to delete the rest
+        self._trash = self._image_trash = None

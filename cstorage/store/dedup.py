@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from cstorage.errors import LayerUnknown, StorageError
 from cstorage.model import Kind
 from cstorage.store import images, lookup
+from cstorage.store.catalogue import Catalogue
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,9 +83,10 @@ def dedup(core: Core, method: str = "crc") -> int:
     wanted: dict[str, None] = {}
     for id_ in state.ids(Kind.IMAGE):
         try:
-            wanted.update(dict.fromkeys(images.layer_ids(state, lookup.image(state, id_))))
+            ids = images.layer_ids(Catalogue(state), lookup.image(state, id_))
         except LayerUnknown:
             continue
+        wanted.update(dict.fromkeys(ids))
     roots = [root for id_ in wanted if (root := core.driver.content_root(id_))]
     by_size: dict[int, list[str]] = {}
     seen: set[tuple[int, int]] = set()

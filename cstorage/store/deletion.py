@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from cstorage.store.core import Core, Transaction
 
 
-def _drop_layer(tx: Transaction, id_: LayerID) -> None:
+def drop_layer(tx: Transaction, id_: LayerID) -> None:
     """The layer goes; images that have it as a mapped top layer forget it."""
     for image_id in list(tx.state.images_of_layer(id_)):
         image = tx.state.image(image_id)
@@ -56,7 +56,7 @@ def layer(core: Core, key: str) -> None:
         container = tx.state.container_of_layer(found.id)
         if container is not None:
             raise LayerUsedByContainer(f"layer {found.id} used by container {container}")
-        _drop_layer(tx, found.id)
+        drop_layer(tx, found.id)
 
 
 def _removable(state: State, image: Image) -> list[LayerID]:
@@ -104,7 +104,7 @@ def image(core: Core, key: str, commit: bool = True) -> list[LayerID]:
         tx.emit(ev.ImageDeleted(found.id))
         present = [id_ for id_ in gone if tx.state.layer(id_) is not None]
         for id_ in present:
-            _drop_layer(tx, id_)
+            drop_layer(tx, id_)
     directories.remove(core, "images", found.id)
     if len(present) != len(gone):
         raise LayerUnknown
@@ -122,9 +122,10 @@ def _image_plan(state: State, key: str) -> tuple[Image, list[LayerID]]:
     return found, _removable(state, found)
 
 
-def _drop_container(tx: Transaction, found: Container) -> None:
+def drop_container(tx: Transaction, found: Container) -> None:
+    """The container goes, and its layer with it if that still exists."""
     if tx.state.layer(found.layer) is not None:
-        _drop_layer(tx, found.layer)
+        drop_layer(tx, found.layer)
     tx.emit(ev.ContainerDeleted(found.id))
 
 
@@ -134,7 +135,7 @@ def container(core: Core, key: str) -> None:
         found = lookup.find_container(tx.state, key)
         if found is None:
             raise NotAContainer
-        _drop_container(tx, found)
+        drop_container(tx, found)
     directories.remove(core, "containers", found.id)
 
 
@@ -150,14 +151,14 @@ def anything(core: Core, key: str) -> None:
         if found_container is not None:
             if tx.state.layer(found_container.layer) is None:
                 raise NotALayer
-            _drop_container(tx, found_container)
+            drop_container(tx, found_container)
         elif found_image is not None:
             tx.emit(ev.ImageDeleted(found_image.id))
         else:
             found_layer = lookup.find_layer(tx.state, key)
             if found_layer is None:
                 raise LayerUnknown
-            _drop_layer(tx, found_layer.id)
+            drop_layer(tx, found_layer.id)
     if found_container is not None:
         directories.remove(core, "containers", found_container.id)
     elif found_image is not None:
@@ -171,7 +172,7 @@ def everything(core: Core) -> None:
         for id_ in containers:
             found = tx.state.container(id_)
             assert found is not None
-            _drop_container(tx, found)
+            drop_container(tx, found)
         images = list(tx.state.ids(Kind.IMAGE))
         for id_ in images:
             tx.emit(ev.ImageDeleted(lookup.image(tx.state, id_).id))

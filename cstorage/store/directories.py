@@ -56,6 +56,9 @@ def remove(core: Core, kind: str, id_: str) -> None:
     """Remove both directories of a deleted item, with everything in them."""
     if not id_ or id_ in (".", "..") or "/" in id_:
         return
+    if core.joint is not None:
+        core.joint.afterwards.append(lambda: remove(core, kind, id_))
+        return
     for root in (core.location.graph_root, core.location.run_root):
         remove_tree(root / f"{core.driver.name}-{kind}" / id_)
 

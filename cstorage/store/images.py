@@ -14,7 +14,7 @@ from cstorage.store.lookup import go_quote
 from cstorage.store.workspace import Intent
 
 if TYPE_CHECKING:
-    from cstorage.state import State
+    from cstorage.store.catalogue import Catalogue
     from cstorage.store.core import Core
 
 
@@ -32,17 +32,18 @@ class ImageRequest(NamedTuple):
     names_history: Sequence[str] = ()
 
 
-def _check(state: State, request: ImageRequest) -> LayerID:
-    """Preconditions in the order of semantics §4.8; returns the full ID of the top layer."""
+def _check(catalogue: Catalogue, request: ImageRequest, *, merging: bool = False) -> LayerID:
+    """Preconditions in the order of semantics §4.8; returns the full ID of the top layer.
+
+    ``merging``: the names are taken from whoever has them.
+    """
+    state = catalogue.primary
     top = LayerID("")
     if request.layer:
-        found = lookup.find_layer(state, request.layer)
-        if found is None:
-            raise LayerUnknown
-        top = found.id
+        top = catalogue.layer(request.layer).id
     if request.id and state.image(request.id) is not None:
         raise DuplicateID(f"an image with ID {go_quote(request.id)} already exists")
-    for name in request.names:
+    for name in () if merging else request.names:
         holder = state.holder(Kind.IMAGE, name)
         if holder is not None:
             raise DuplicateName(
@@ -62,10 +63,18 @@ def _check(state: State, request: ImageRequest) -> LayerID:
 def create(core: Core, request: ImageRequest) -> Image:
     """Create an image in one transaction.
 
+    The ID of an image of an additional store makes the new image inherit what that one has:
+    metadata, date, digest, history and blobs, each overridden by the request, and its names, which
+    are taken from whoever holds them (semantics §3.2).
+
     Raises ``LayerUnknown``, ``DuplicateID``, ``DuplicateName``, ``InvalidDigest``,
     ``InvalidBigDataName``; nothing is left.
     """
-    top = _check(core.state, request)
+    catalogue = core.catalogue
+    merged = _merged(catalogue, request)
+    merging = merged is not None
+    request = merged or request
+    top = _check(catalogue, request, merging=merging)
     id_ = request.id
     while not id_:
         candidate = new_id()
@@ -75,7 +84,7 @@ def create(core: Core, request: ImageRequest) -> Image:
     def commit(blobs: tuple[BigDataItem, ...]) -> ev.ImageCreated:
         return ev.ImageCreated(
             id=ImageID(id_),
-            names=tuple(dict.fromkeys(request.names)),
+            names=() if merging else tuple(dict.fromkeys(request.names)),
             names_history=tuple(request.names_history),
             top_layer=top,
             metadata=request.metadata,
@@ -83,25 +92,50 @@ def create(core: Core, request: ImageRequest) -> Image:
             created_ns=request.created_ns or tx.now_ns,
             flags=dict(request.flags),
             big_data=blobs,
+            store=core.image_store,
         )
 
     if not request.big_data:
         with core.transaction() as tx:
-            _check(tx.state, request)
+            _check(tx.catalogue, request, merging=merging)
             tx.emit(commit(()))
+            if merging:
+                tx.emit(ev.NamesAdded(Kind.IMAGE, id_, tuple(dict.fromkeys(request.names))))
     else:
         with core.work() as work:
             blobs = bigdata.stage(request.big_data, work, Kind.IMAGE)
             contents = [blob.content for blob in blobs]
             work.declare(Intent(core.driver.name, (), tuple(contents)))
             with core.transaction() as tx:
-                _check(tx.state, request)
+                _check(tx.catalogue, request, merging=merging)
                 layers.adopt_contents(tx, work, contents)
                 tx.emit(commit(blobs))
+                if merging:
+                    tx.emit(ev.NamesAdded(Kind.IMAGE, id_, tuple(dict.fromkeys(request.names))))
     return lookup.image(core.state, id_)
 
 
-def layer_ids(state: State, image: Image) -> list[LayerID]:
+def _merged(catalogue: Catalogue, request: ImageRequest) -> ImageRequest | None:
+    """The request completed by the image of an additional store with its ID, if there is one."""
+    if not request.id or catalogue.primary.image(request.id) is not None:
+        return None
+    for shelf in catalogue.shelves:
+        found = shelf.images.image(request.id)
+        if found is not None:
+            from cstorage.store.pullup import blobs_of
+
+            return request._replace(
+                names=(*found.names, *request.names),
+                metadata=request.metadata or found.metadata,
+                digest=request.digest or found.digest,
+                created_ns=request.created_ns or found.created_ns,
+                big_data=(*blobs_of(found, shelf), *request.big_data),
+                names_history=(*found.names_history, *request.names_history),
+            )
+    return None
+
+
+def layer_ids(catalogue: Catalogue, image: Image) -> list[LayerID]:
     """Every layer reachable from the image's top layers, each once.
 
     Raises ``LayerUnknown`` naming the one that is missing.
@@ -110,7 +144,7 @@ def layer_ids(state: State, image: Image) -> list[LayerID]:
     for top in (image.top_layer, *image.mapped_top_layers):
         id_ = top
         while id_ and id_ not in seen:
-            layer = state.layer(id_)
+            layer = catalogue.layer_by_id(id_)
             if layer is None:
                 raise LayerUnknown(f"locating layer with ID {go_quote(id_)}")
             seen[id_] = None
@@ -124,11 +158,15 @@ def size(core: Core, key: str) -> int:
     A layer counts with its recorded uncompressed size, else with the driver's measure.
     Raises ``ImageUnknown``, ``LayerUnknown``.
     """
-    state = core.state
-    image = lookup.image(state, key)
-    total = sum(blob.size for blob in image.big_data)
-    for id_ in layer_ids(state, image):
-        layer = lookup.layer(state, id_)
+    catalogue = core.catalogue
+    image = catalogue.image(key)
+    total = 0
+    for blob in image.big_data:
+        total += (
+            blob.size if blob.size >= 0 else len(bigdata.read(core, Kind.IMAGE, key, blob.name))
+        )
+    for id_ in layer_ids(catalogue, image):
+        layer = catalogue.layer(id_)
         if layer.diff.uncompressed_digest and layer.diff.uncompressed_size != -1:
             total += layer.diff.uncompressed_size
         else:

@@ -7,22 +7,21 @@ one ``LayerCreated`` event says all there is to say.
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cstorage import events as ev
 from cstorage.errors import (
     DuplicateID,
     DuplicateName,
-    LayerUnknown,
     ParentIsContainer,
     StorageError,
 )
 from cstorage.model import BigDataItem, DiffSummary, IDMaps, Kind, Layer, LayerID
 from cstorage.store import bigdata, lookup
+from cstorage.store.catalogue import Catalogue
 from cstorage.store.core import new_id
+from cstorage.store.filling import extract
 from cstorage.store.mapping import MapOptions, effective
 from cstorage.store.workspace import Intent, Workspace
 
@@ -80,12 +79,11 @@ def _check_free(state: State, request: LayerRequest) -> None:
             raise DuplicateName
 
 
-def _find_base(core: Core, state: State, request: LayerRequest) -> Base:
+def _find_base(core: Core, catalogue: Catalogue, request: LayerRequest) -> Base:
+    state = catalogue.primary
     parent: Layer | None = None
     if request.parent:
-        parent = lookup.find_layer(state, request.parent)
-        if parent is None:
-            raise LayerUnknown
+        parent = catalogue.layer(request.parent)
         if state.container_of_layer(parent.id) is not None:
             raise ParentIsContainer
     template: Layer | None = None
@@ -101,13 +99,13 @@ def _find_base(core: Core, state: State, request: LayerRequest) -> Base:
     )
 
 
-def _check(core: Core, state: State, request: LayerRequest, staged: bool) -> Base:
+def check(core: Core, catalogue: Catalogue, request: LayerRequest, staged: bool) -> Base:
     """All preconditions, in the order of semantics §4.3; staged imports check IDs first."""
     if staged:
-        _check_free(state, request)
-        return _find_base(core, state, request)
-    base = _find_base(core, state, request)
-    _check_free(state, request)
+        _check_free(catalogue.primary, request)
+        return _find_base(core, catalogue, request)
+    base = _find_base(core, catalogue, request)
+    _check_free(catalogue.primary, request)
     return base
 
 
@@ -151,20 +149,25 @@ def create(
     """
     staged = source is not None and core.driver.stages_content and not request.mount_label
     state = core.state
-    base = _check(core, state, request, staged)
+    base = check(core, Catalogue(state, core.shelves), request, staged)
     id_ = LayerID(request.id) if request.id else new_layer_id(state)
     request = request._replace(id=id_, parent=base.parent)
-    with core.work() as work:
+    image = not request.writable
+    with core.work() as work, core.tree_work(work, image=image) as tree_work:
         blobs = bigdata.stage(request.big_data, work, Kind.LAYER)
-        with prepare(core, base, id_, request, work) as prepared:
+        with prepare(core, base, id_, request, tree_work) as prepared:
             diff = base.diff
             if source is not None:
-                diff = _fill(core, prepared, source, options, work)
+                diff = extract(core, prepared, source, options, work)
             core.driver.make_durable(prepared)
             contents = staged_contents(diff if source is not None else DiffSummary(), blobs)
-            work.declare(Intent(core.driver.name, (id_,), tuple(contents)))
+            if tree_work is work:
+                work.declare(Intent(core.driver.name, (id_,), tuple(contents)))
+            else:
+                work.declare(Intent(core.driver.name, (), tuple(contents)))
+                tree_work.declare(Intent(core.driver.name, (id_,), ()))
             with core.transaction() as tx:
-                again = _check(core, tx.state, request, staged)
+                again = check(core, tx.catalogue, request, staged)
                 if again.maps != base.maps or again.base_maps != base.base_maps:
                     raise StorageError(
                         f"the ID maps of the parent of layer {id_} changed meanwhile; try again"
@@ -184,7 +187,10 @@ def create_tree(core: Core, request: LayerRequest) -> str:
     if core.driver.exists(id_):
         return id_
     base = Base(LayerID(request.parent), None, _stored_maps(core, request), IDMaps())
-    with core.work() as work, prepare(core, base, id_, request, work) as prepared:
+    with (
+        core.work(image=not request.writable) as work,
+        prepare(core, base, id_, request, work) as prepared,
+    ):
         core.driver.make_durable(prepared)
         work.declare(Intent(core.driver.name, (id_,), ()))
         with core.transaction() as tx:
@@ -234,84 +240,3 @@ def staged_contents(diff: DiffSummary, blobs: Sequence[BigDataItem]) -> list[str
 def adopt_contents(tx: Transaction, work: Workspace, contents: Sequence[str]) -> None:
     for key in contents:
         tx.adopt(key, work.path / f"content-{key}")
-
-
-class _HashingFile:
-    """A file being written whose SHA-256 is its future name."""
-
-    def __init__(self, work: Workspace, name: str) -> None:
-        self.path = work.path / name
-        self.file: BinaryIO = self.path.open("xb")
-        self.work = work
-        self.size = 0
-
-    def finish(self) -> str:
-        """Sync, name the file after its content, and return the content key."""
-        self.file.flush()
-        os.fdatasync(self.file.fileno())
-        self.size = os.fstat(self.file.fileno()).st_size
-        self.file.close()
-        with self.path.open("rb") as written:
-            key = hashlib.file_digest(written, "sha256").hexdigest()
-        target = self.work.path / f"content-{key}"
-        self.path.rename(target)
-        os.chmod(target, 0o600)
-        return key
-
-
-def _fill(
-    core: Core,
-    prepared: Prepared,
-    source: ByteSource,
-    options: ApplyOptions | None,
-    work: Workspace,
-) -> DiffSummary:
-    """Extract the archive; its recipe and manifest become content files of the work folder."""
-    recipe, manifest = _HashingFile(work, "recipe"), _HashingFile(work, "manifest")
-    try:
-        diff = core.driver.apply(
-            prepared, source, options, recipe=recipe.file, manifest=manifest.file
-        )
-    except BaseException:
-        recipe.file.close()
-        manifest.file.close()
-        raise
-    return _with_files(diff, recipe, manifest)
-
-
-def _with_files(diff: DiffSummary, recipe: _HashingFile, manifest: _HashingFile) -> DiffSummary:
-    diff = diff._replace(recipe=recipe.finish(), manifest=manifest.finish())
-    return diff._replace(recipe_size=recipe.size, manifest_size=manifest.size)
-
-
-def apply_diff(
-    core: Core, key: str, source: ByteSource, options: ApplyOptions | None = None
-) -> DiffSummary:
-    """Extract an archive over an existing layer and record what it was.
-
-    Raises ``LayerUnknown`` and ``ArchiveError``.
-    """
-    layer = lookup.layer(core.state, key)
-    with core.work() as work:
-        recipe, manifest = _HashingFile(work, "recipe"), _HashingFile(work, "manifest")
-        try:
-            diff = core.driver.apply_to(
-                layer.id,
-                source,
-                options,
-                maps=layer.maps,
-                recipe=recipe.file,
-                manifest=manifest.file,
-            )
-            diff = _with_files(diff, recipe, manifest)
-        finally:
-            recipe.file.close()
-            manifest.file.close()
-        contents = staged_contents(diff, ())
-        work.declare(Intent(core.driver.name, (), tuple(contents)))
-        with core.transaction() as tx:
-            if tx.state.layer(layer.id) is None:
-                raise LayerUnknown
-            adopt_contents(tx, work, contents)
-            tx.emit(ev.LayerDiffApplied(layer.id, diff))
-    return diff

@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import journal as journal_api
 from cstorage.drivers.contract import MountOptions
-from cstorage.errors import ImageUnknown, LayerUnknown, LayerUsedByContainer, StorageError
+from cstorage.errors import LayerUnknown, LayerUsedByContainer, StorageError, StoreIsReadOnly
 from cstorage.model import IDMaps, Layer, LayerID
-from cstorage.store import lookup
+from cstorage.store import lookup, variants
 from cstorage.store.core import boot_id
-from cstorage.store.lookup import go_quote
 from cstorage.store.reading import translated
 from journal.frame import DATA
 
@@ -139,7 +138,8 @@ class MountTable:
                 self._catch_up()
                 # Deletion takes this lock after its event is written, so a layer that is still
                 # known here cannot disappear before the count says that it is in use.
-                if must_exist and self.core.state.layer(layer.id) is None:
+                known = self.core.state.layer(layer.id) is not None or layer.read_only
+                if must_exist and not known:
                     raise LayerUnknown
                 current = self._table.get(layer.id)
                 if current is not None and self.core.driver.is_mounted(layer.id):
@@ -182,7 +182,9 @@ def _target(core: Core, key: str) -> tuple[Layer, IDMaps, tuple[str, ...], bool]
     state = core.state
     container = lookup.find_container(state, key)
     if container is None:
-        layer = lookup.layer(state, key)
+        layer = core.catalogue.layer(key)
+        if layer.read_only:
+            raise StoreIsReadOnly(f"mounting read/write store is not allowed for layer {layer.id}")
         return layer, layer.maps, (), False
     found = state.layer(container.layer)
     if found is None:
@@ -213,18 +215,6 @@ def mount(
     )
 
 
-def _image_layer(core: Core, key: str) -> LayerID:
-    image = lookup.find_image(core.state, key)
-    if image is None:
-        raise ImageUnknown(f"locating image with ID {go_quote(key)}")
-    state = core.state
-    for id_ in (image.top_layer, *image.mapped_top_layers):
-        layer = state.layer(id_) if id_ else None
-        if layer is not None and not layer.maps:
-            return layer.id
-    return image.top_layer
-
-
 def mount_image(
     core: Core, table: MountTable, key: str, label: str = "", options: Sequence[str] = ()
 ) -> Path:
@@ -234,9 +224,15 @@ def mount_image(
     """
     if "rw" in options:
         raise StorageError('invalid mount option "rw": images can only be mounted read-only')
-    layer = core.state.layer(_image_layer(core, key))
-    if layer is None:
+    image = core.catalogue.image(key)
+    if not image.top_layer:
         raise LayerUnknown
+    layer = variants.usable(core, image, variants.HOST)
+    if layer.maps:
+        raise StorageError(
+            "cannot create an image with canonical UID/GID mappings in a read-only store: "
+            f"layer {layer.id} has maps of its own"
+        )
     return table.add(
         layer,
         MountOptions(
@@ -258,8 +254,8 @@ def unmount(core: Core, table: MountTable, key: str, force: bool = False) -> boo
 
 def unmount_image(core: Core, table: MountTable, key: str, force: bool = False) -> bool:
     """The counterpart of ``mount_image``. Raises ``ImageUnknown``, ``LayerUnknown``."""
-    layer = _image_layer(core, key)
-    if core.state.layer(layer) is None:
+    layer = variants.unmapped(core, core.catalogue.image(key))
+    if core.catalogue.layer_by_id(layer) is None:
         raise LayerUnknown
     return table.drop(layer, force)
 

@@ -31,9 +31,11 @@ def open_store(
     read_only: bool = False,
     reason: str = "",
     program: str = "",
+    taking_over: bool = False,
 ) -> Store:
     """Open the store at ``graph_root``, making it if it does not exist and may be written.
 
+    ``taking_over`` makes one where another tool keeps its own, to adopt that in place.
     ``reason`` and ``program`` are recorded with every change made through the result. Raises
     ``IncompleteOptions``, ``ConfigError``, ``DriverError``, ``StoreDamaged``, ``StoreIsReadOnly``.
     """
@@ -63,8 +65,17 @@ def open_store(
     location = Location(
         graph, run, name, tuple(driver_options), image_store, transient, read_only, reason, program
     )
-    core = _open_core(location, graph_driver)
-    core.sweep()
+    core = _open_core(location, graph_driver, taking_over)
+    try:
+        core.shelves  # noqa: B018  additional stores that contradict themselves: not to be opened
+        core.sweep()
+        if transient:
+            from cstorage.store.transient import settle
+
+            settle(core)
+    except BaseException:
+        core.close()
+        raise
     return Store(core)
 
 
@@ -96,7 +107,7 @@ def first_driver(folder: Path) -> str:
         return ""
 
 
-def _open_core(location: Location, driver: object) -> Core:
+def _open_core(location: Location, driver: object, taking_over: bool) -> Core:
     from typing import cast
 
     from cstorage.drivers.contract import GraphDriver
@@ -111,10 +122,10 @@ def _open_core(location: Location, driver: object) -> Core:
                 location = location._replace(read_only=True)
         else:
             driver_folder = location.graph_root / f"{graph_driver.name}-layers" / "layers.json"
-            if driver_folder.exists():
+            if driver_folder.exists() and not taking_over:
                 raise StoreIsReadOnly(
                     f"{location.graph_root} was written by containers/storage ({driver_folder}) "
-                    "and has no journal; adopt it into a new store"
+                    "and has no journal; take it over with adopt, in place or into a new store"
                 )
             folder.with_suffix(".driver").write_text(graph_driver.name + "\n")
             for name in ("staging", "trash"):

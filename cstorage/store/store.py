@@ -6,6 +6,7 @@ their layer. Errors are classes of ``cstorage.errors``; a method that raises has
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +20,7 @@ from cstorage.model import (
     Container,
     DiffSummary,
     Digest,
+    IDMaps,
     Image,
     Kind,
     Layer,
@@ -29,11 +31,15 @@ from cstorage.store.lazily import LazyModule
 from cstorage.store.mapping import MapOptions
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from cstorage.archive.apply import ApplyOptions
     from cstorage.archive.compression import ByteSink, ByteSource
+    from cstorage.drivers.contract import StrPath
     from cstorage.interop.projection import Outcome
     from cstorage.interop.selection import Form
     from cstorage.store import (
+        adoption,
         bigdata,
         checking,
         containers,
@@ -41,19 +47,31 @@ if TYPE_CHECKING:
         deletion,
         diffs,
         directories,
+        filling,
         history,
         images,
         layers,
         mounts,
         names,
         projecting,
+        replay,
+        staged,
+        transactions,
+        usage,
     )
     from cstorage.store.checking import CheckOptions, Report
     from cstorage.store.core import Core
     from cstorage.store.mounts import MountTable
+    from cstorage.store.staged import StagedLayer
+    from cstorage.store.transactions import StoreTransaction
+    from cstorage.store.usage import ImageUsage, StoreUsage
 
     _Blobs = Sequence[bigdata.Blob]
+    from cstorage.store.adoption import Adoption
+    from cstorage.store.incoming import Mode
+    from cstorage.store.replay import Copied
 else:
+    adoption = LazyModule("cstorage.store.adoption")
     bigdata = LazyModule("cstorage.store.bigdata")
     checking = LazyModule("cstorage.store.checking")
     containers = LazyModule("cstorage.store.containers")
@@ -61,12 +79,17 @@ else:
     deletion = LazyModule("cstorage.store.deletion")
     diffs = LazyModule("cstorage.store.diffs")
     directories = LazyModule("cstorage.store.directories")
+    filling = LazyModule("cstorage.store.filling")
     history = LazyModule("cstorage.store.history")
     images = LazyModule("cstorage.store.images")
     layers = LazyModule("cstorage.store.layers")
     mounts = LazyModule("cstorage.store.mounts")
     names = LazyModule("cstorage.store.names")
     projecting = LazyModule("cstorage.store.projecting")
+    replay = LazyModule("cstorage.store.replay")
+    staged = LazyModule("cstorage.store.staged")
+    transactions = LazyModule("cstorage.store.transactions")
+    usage = LazyModule("cstorage.store.usage")
 
 
 class Store:
@@ -144,24 +167,16 @@ class Store:
     # -- listing and finding ---------------------------------------------------------------------
 
     def layers(self) -> Iterator[Layer]:
-        """All layers in creation order, volatile ones last."""
-        state = self._core.view
-        for id_ in state.ids(Kind.LAYER):
-            found = state.layer(id_)
-            if found is not None:
-                yield found
+        """All layers in creation order, volatile ones last, then those of additional stores."""
+        return self._core.view.layers()
 
     def images(self) -> Iterator[Image]:
-        """All images in creation order."""
-        state = self._core.view
-        for id_ in state.ids(Kind.IMAGE):
-            found = state.image(id_)
-            if found is not None:
-                yield found
+        """All images in creation order, then those of additional stores."""
+        return self._core.view.images()
 
     def containers(self) -> Iterator[Container]:
         """All containers in creation order, volatile ones last."""
-        state = self._core.view
+        state = self._core.view.primary
         for id_ in state.ids(Kind.CONTAINER):
             found = state.container(id_)
             if found is not None:
@@ -169,11 +184,11 @@ class Store:
 
     def layer(self, key: str) -> Layer:
         """Raises ``LayerUnknown``."""
-        return lookup.layer(self._core.state, key)
+        return self._core.catalogue.layer(key)
 
     def image(self, key: str) -> Image:
-        """Raises ``ImageUnknown``."""
-        return lookup.image(self._core.state, key)
+        """Raises ``ImageUnknown``, also where the primary store has a record that hides it."""
+        return self._core.catalogue.unhidden_image(key)
 
     def container(self, key: str) -> Container:
         """Raises ``ContainerUnknown``."""
@@ -181,14 +196,14 @@ class Store:
 
     def exists(self, key: str) -> bool:
         """Whether any layer, image or container answers to ``key``."""
-        return lookup.any_item(self._core.state, key) is not None
+        return self._core.catalogue.any_item(key) is not None
 
     def lookup(self, key: str) -> str:
         """ID of the layer, image or container (in this order). Raises ``LayerUnknown``."""
-        found = lookup.any_item(self._core.state, key)
+        found = self._core.catalogue.any_item(key)
         if found is None:
             raise LayerUnknown
-        return found[1]
+        return found.id
 
     def layers_by_compressed_digest(self, digest: str) -> list[Layer]:
         """Raises ``InvalidDigest``, ``LayerUnknown`` if there is none."""
@@ -207,8 +222,7 @@ class Store:
 
         digests.check(digest)
         with self._core.mutex:
-            state = self._core.state
-            found = [lookup.layer(state, id_) for id_ in state.layers_by_digest(which, digest)]
+            found = list(self._core.catalogue.layers_by_digest(which, digest))
         if not found:
             raise LayerUnknown
         return found
@@ -216,25 +230,44 @@ class Store:
     def images_by_digest(self, digest: str) -> list[Image]:
         """Images that answer to ``digest``; a digest nobody has, or a malformed one, finds none."""
         with self._core.mutex:
-            state = self._core.state
-            return [lookup.image(state, id_) for id_ in state.images_by_digest(digest)]
+            return list(self._core.catalogue.images_by_digest(digest))
 
     def images_by_top_layer(self, key: str) -> list[Image]:
         """Images whose top layer or mapped top layer it is. Raises ``LayerUnknown``."""
         with self._core.mutex:
-            state = self._core.state
-            layer = lookup.layer(state, key)
-            found = [lookup.image(state, id_) for id_ in state.images_of_layer(layer.id)]
-        return sorted(found, key=lambda image: image.sequence)
+            catalogue = self._core.catalogue
+            return list(catalogue.images_of_layer(catalogue.layer(key).id))
 
     def container_by_layer(self, key: str) -> Container:
         """Raises ``LayerUnknown``, ``ContainerUnknown`` if it belongs to no container."""
         with self._core.mutex:
-            state = self._core.state
-            id_ = state.container_of_layer(lookup.layer(state, key).id)
+            catalogue = self._core.catalogue
+            id_ = catalogue.primary.container_of_layer(catalogue.layer(key).id)
             if id_ is None:
                 raise ContainerUnknown
-            return lookup.container(state, id_)
+            return lookup.container(catalogue.primary, id_)
+
+    # -- several changes as one --------------------------------------------------------------
+
+    def transaction(self, reason: str = "") -> AbstractContextManager[StoreTransaction]:
+        """All changes that this thread makes in the block become one, or none of them happens.
+
+        Others read the old state until the block ends, and do not write meanwhile: keep it short.
+        See ``transactions.StoreTransaction``.
+        """
+        return transactions.joint(self, self._core, reason)
+
+    def because(self, reason: str) -> AbstractContextManager[None]:
+        """Record ``reason`` with the changes of the block, "" leaves the reason as it is."""
+        return transactions.because(self._core, reason)
+
+    def usage(self, measure: bool = False) -> StoreUsage:
+        """What the store occupies, without walking it. See ``usage.of_store``."""
+        return usage.of_store(self._core, measure)
+
+    def image_usage(self) -> Iterator[ImageUsage]:
+        """What each image adds to the store."""
+        return usage.of_images(self._core)
 
     # -- names and metadata ----------------------------------------------------------------------
 
@@ -331,7 +364,7 @@ class Store:
         self, key: str, source: ByteSource, options: ApplyOptions | None = None
     ) -> DiffSummary:
         """Extract an archive over a layer. Raises ``LayerUnknown``, ``ArchiveError``."""
-        return layers.apply_diff(self._core, key, source, options)
+        return filling.apply_diff(self._core, key, source, options)
 
     def diff(
         self,
@@ -351,9 +384,46 @@ class Store:
         """Paths changed since ``from_`` (default: the parent)."""
         return diffs.changes(self._core, to, from_)
 
+    def prepare_staged_layer(
+        self,
+        source: ByteSource | str | os.PathLike[str],
+        options: ApplyOptions | None = None,
+        maps: IDMaps = IDMaps(),
+    ) -> StagedLayer:
+        """Extract an archive, or pack and extract a directory, for a layer yet to be named.
+
+        The result is a context manager: what was not applied goes. Raises ``NotSupported``.
+        """
+        return staged.prepare(self._core, source, options, maps)
+
+    def apply_staged_layer(
+        self,
+        staged_layer: StagedLayer,
+        id: str = "",
+        parent: str = "",
+        names: Sequence[str] = (),
+        *,
+        metadata: str = "",
+        flags: Mapping[str, Any] | None = None,
+        big_data: _Blobs = (),
+    ) -> Layer:
+        """Put staged content into the layer ``id`` (ID, name, prefix), or a new one.
+
+        Errors: ``staged.apply``.
+        """
+        return staged.apply(self._core, staged_layer, id, parent, names, metadata, flags, big_data)
+
+    def cleanup_staged_layer(self, staged_layer: StagedLayer) -> None:
+        """Delete staged content that will not be applied."""
+        staged_layer.close()
+
+    def differ_target(self, key: str) -> Path:
+        """Directory of a layer's own content. Raises ``LayerUnknown``, ``NotSupported``."""
+        return staged.target(self._core, key)
+
     def layer_size(self, key: str) -> int:
         """Recorded uncompressed size, -1 if the layer was never filled. Raises ``LayerUnknown``."""
-        diff = lookup.layer(self._core.state, key).diff
+        diff = self._core.catalogue.layer(key).diff
         known = diff.uncompressed_digest or diff.toc_digest
         return diff.uncompressed_size if known else -1
 
@@ -638,3 +708,41 @@ class Store:
     def stop_projecting(self, *, overwrite: bool = False) -> None:
         """Remove the view. Raises ``ViewChanged`` if another program wrote to it."""
         projecting.stop(self._core, overwrite=overwrite)
+
+    def adopt(
+        self,
+        graph_root: StrPath,
+        mode: Mode | str = "copy",
+        *,
+        dry_run: bool = False,
+        from_driver: str = "",
+        run_root: str = "",
+        image_store: str = "",
+        additional: Sequence[str] = (),
+        timeout_s: float = 10.0,
+        tell: Callable[[str], None] | None = None,
+    ) -> Adoption:
+        """Take over a store of containers/storage; ``mode``: copy, link, in-place.
+
+        Arguments and errors: ``adoption.adopt``.
+        """
+        return adoption.adopt(
+            self._core,
+            str(graph_root),
+            mode=adoption.Mode(mode),
+            dry_run=dry_run,
+            from_driver=from_driver,
+            run_root=run_root,
+            image_store=image_store,
+            additional=additional,
+            timeout_s=timeout_s,
+            tell=tell,
+        )
+
+    def convert(self, directory: StrPath, driver: str) -> Copied:
+        """A copy of the store that uses another driver. Errors: ``replay.convert``."""
+        return replay.convert(self._core, str(directory), driver)
+
+    def export(self, directory: StrPath) -> Copied:
+        """A store of containers/storage with everything in it. Errors: ``replay.export``."""
+        return replay.export(self._core, str(directory))

@@ -21,6 +21,7 @@ import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cstorage import events as ev
+from cstorage.errors import StoreDamaged
 from cstorage.state import State, values
 from cstorage.state.levels import Levels, merged
 from journal.errors import JournalDamaged, JournalError, ResyncRequired, SnapshotRefused
@@ -126,11 +127,13 @@ def _open_pile(journal: Journal, top: _File, files: list[_File]) -> list[Snapsho
 
 def _set_aside(table: Any, error: Exception) -> None:
     """A damaged table is renamed, so that the next one who opens the store does not use it."""
-    if isinstance(error, SnapshotRefused):
-        try:
-            os.rename(table.path, f"{table.path}.damaged")
-        except OSError:
-            pass
+    if not isinstance(error, SnapshotRefused):
+        return
+    try:
+        os.rename(table.path, f"{table.path}.damaged")
+    except OSError:
+        raise StoreDamaged(f"{error}; remove it, it is only a cache of the journal") from error
+    raise StoreDamaged(f"{error}; it was set aside, run the command again") from error
 
 
 def load(journal: Journal, journal_path: str, apply: Callable[[State, Frame], int]) -> Loaded:
@@ -143,7 +146,7 @@ def load(journal: Journal, journal_path: str, apply: Callable[[State, Frame], in
         for top in files:
             try:
                 loaded = _try(journal, top, files, apply)
-            except (SnapshotRefused, FileNotFoundError):
+            except (SnapshotRefused, StoreDamaged, FileNotFoundError):
                 continue
             if loaded is not None:
                 return loaded

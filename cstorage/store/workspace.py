@@ -23,12 +23,24 @@ from typing import Any, NamedTuple
 from cstorage.content import sync_directory, write_synced
 
 
+class Swap(NamedTuple):
+    """A layer's tree that is to change places with the folder ``tree`` of the work folder.
+
+    ``inode`` is that of the new tree, ``recipe`` what the layer's record says when it is in place.
+    """
+
+    layer: str
+    inode: int
+    recipe: str
+
+
 class Intent(NamedTuple):
-    """Layer IDs (of one driver) and content keys that are about to move in or out."""
+    """Layer IDs (of one driver) and content keys that are about to move in or out, and swaps."""
 
     driver: str = ""
     layers: tuple[str, ...] = ()
     contents: tuple[str, ...] = ()
+    swaps: tuple[Swap, ...] = ()
 
 
 class Workspace:
@@ -66,7 +78,7 @@ class Workspace:
         import json
 
         self.intent = intent
-        data = json.dumps([intent.driver, list(intent.layers), list(intent.contents)]).encode()
+        data = json.dumps(intent).encode()
         draft = self.path / "intent.new"
         write_synced(draft, data)
         draft.rename(self.path / "intent")
@@ -98,6 +110,18 @@ class Workspace:
             return time.time() < int((self.path / "keep-until").read_text())
         except (FileNotFoundError, ValueError):
             return False
+
+    def put_file(self, key: str, source: Path) -> None:
+        """Take over a synced content file, from another file system if need be."""
+        import errno
+
+        path = self.path / f"content-{key}"
+        try:
+            source.rename(path)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            write_synced(path, source.read_bytes())
 
     def discard(self) -> None:
         """Delete the folder and everything in it, then give up the lock."""
@@ -157,7 +181,8 @@ def _read_intent(path: Path) -> Intent:
 
     try:
         raw: Any = json.loads((path / "intent").read_bytes())
-        return Intent(str(raw[0]), tuple(raw[1]), tuple(raw[2]))
+        swaps = tuple(Swap(*swap) for swap in raw[3]) if len(raw) > 3 else ()
+        return Intent(str(raw[0]), tuple(raw[1]), tuple(raw[2]), swaps)
     except FileNotFoundError:
         return Intent()
     except (ValueError, IndexError, TypeError):

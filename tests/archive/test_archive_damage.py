@@ -73,7 +73,7 @@ def test_an_archive_cut_anywhere_is_truncated_or_complete(scene: Any) -> None:
         inside |= set(range(at + pad + 1, end))
         at, pad = end, -member.stored % 512
     inside |= set(range(at + pad + 1, at + pad + 512)) | set(range(at + pad + 513, at + pad + 1024))
-    for size in range(0, len(data), 3):
+    for size in range(0, len(data), 5):
         error = try_apply(data[:size])
         assert (size in inside) == (error is not None), size
         assert error is None or isinstance(error, ArchiveTruncated), (size, error)
@@ -89,6 +89,10 @@ def test_a_compressed_stream_cut_anywhere_is_truncated(
     for size in range(7, len(data)):
         error = try_apply(data[:size]) if size % 7 == 0 else drain(data[:size])
         assert isinstance(error, ArchiveTruncated), (size, error)
+
+
+def read_all(stream: Decompressor) -> bytes:
+    return b"".join(iter(lambda: stream.read(4096), b""))
 
 
 def drain(data: bytes) -> Exception | None:
@@ -122,7 +126,7 @@ def test_a_flipped_bit_of_a_compressed_stream_never_passes_unseen(
         data[position] ^= 0x10
         try:
             stream = Decompressor(io.BytesIO(bytes(data)))
-            out = b"".join(iter(lambda s=stream: s.read(4096), b""))
+            out = read_all(stream)
             if stream.compression == compression:
                 assert out == plain, position
         except ArchiveError:
@@ -198,7 +202,7 @@ def test_noise_raises_only_documented_errors(data: bytes) -> None:
     for reader in (read_recipe, read_manifest):
         for compression in (Compression.NONE, Compression.GZIP):
             try:
-                for _ in reader(io.BytesIO(pack(data, compression))):  # type: ignore[operator]
+                for _ in reader(io.BytesIO(pack(data, compression))):
                     pass
             except ArchiveError:
                 pass

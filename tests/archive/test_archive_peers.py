@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from cstorage.archive.apply import ApplyOptions, apply_layer
-from cstorage.archive.beneath import open_payload_in_root
+from cstorage.archive.beneath import Payloads, open_payload_in_root
 from cstorage.archive.produce import write_tree
 from cstorage.archive.recipe import assemble
+from cstorage.errors import ContentChanged
 
 if TYPE_CHECKING:
     from cstorage.model import DiffSummary
@@ -99,7 +100,15 @@ def test_containers_storage_records_what_we_record(tmp_path: Path, root: Any, sc
     summary, recipe = apply(data, root)
     (tmp_path / "a.tar").write_bytes(data)
     graph, run = tmp_path / "g", tmp_path / "r"
-    tool = ["containers-storage", "--graph", graph, "--run", run, "--storage-driver", "overlay"]
+    tool: list[str | Path] = [
+        "containers-storage",
+        "--graph",
+        graph,
+        "--run",
+        run,
+        "--storage-driver",
+        "overlay",
+    ]
     try:
         done = subprocess.run(
             [*tool, "import-layer", "-f", tmp_path / "a.tar"],
@@ -178,8 +187,11 @@ def test_a_changed_file_is_reported_and_named(root: Any, scene: Any) -> None:
         return out.getvalue()
 
     assert export() == data
-    from cstorage.errors import ContentChanged
-
+    digest = "sha256:" + hashlib.sha256(data).hexdigest()
+    with Payloads([root.fd]) as payloads:
+        assert assemble(io.BytesIO(recipe), payloads.open, io.BytesIO(), digest=digest) == len(data)
+        with pytest.raises(ContentChanged, match="digest"):
+            assemble(io.BytesIO(recipe), payloads.open, io.BytesIO(), digest="sha256:" + "0" * 64)
     for change in (b"x" * 399_999 + b"y", b"x" * 400_001, b"x" * 399_999, b"", None):
         victim.unlink()
         if change is not None:

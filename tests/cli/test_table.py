@@ -31,18 +31,21 @@ storage-layers metadata set-metadata mount unmount mounted get-names add-names r
 set-names shutdown status unshare version wipe
 """.split()  # noqa: SIM905
 
+# Ours, in the order of the usage text.
+OURS = ["history", "watch", "project", "adopt", "export", "convert", "df", "batch"]
+
 WITHOUT_UNDASHED_ALIAS = {
     "check", "config", "container", "container-parent-owners", "containers", "copy",
     "create-storage-layer", "dedup", "delete", "changes", "diff", "applydiff-using-staging-dir",
     "exists", "gc", "image", "images", "images-by-digest", "layer", "layer-parent-owners",
     "layers", "storage-layers", "metadata", "mount", "mounted", "shutdown", "status", "unshare",
-    "version", "wipe", "history", "watch",
+    "version", "wipe", *OURS,
 }  # fmt: skip
 IRREGULAR = {"diffsize": ("diff-size",), "applydiff": ("apply-diff",), "unmount": ("umount",)}
 
 
 def test_the_table_has_the_commands_of_the_original_in_its_order_and_then_ours():
-    assert [command.name for command in COMMANDS] == [*ORIGINAL, "history", "watch"]
+    assert [command.name for command in COMMANDS] == [*ORIGINAL, *OURS]
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)

@@ -30,6 +30,7 @@ def test_numbers_are_never_reassigned():
         "ImageMappedLayerAdded": 21,
         "ImageMappedLayerRemoved": 22,
         "ImageDeleted": 23,
+        "ImageMoved": 24,
         "ContainerCreated": 30,
         "ContainerDeleted": 31,
         "NamesSet": 40,

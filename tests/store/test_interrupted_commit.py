@@ -21,7 +21,7 @@ _STEP = 13
 _PLACES = frozenset(
     (
         *("commit", "append", "_write", "_sync", "_accept", "transaction", "withdraw", "evict"),
-        *("publish", "adopt", "_catch_up", "catch_up", "apply_frame", "_remove", "forget", "held"),
+        *("publish", "adopt", "_catch_up", "catch_up", "apply_frame", "_remove"),
     )
 )
 _SOURCES = str(Path(cstorage.__file__).parent.parent)

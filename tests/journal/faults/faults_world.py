@@ -15,7 +15,7 @@ from journal.facade import Writer
 from journal.verify import verify
 
 if TYPE_CHECKING:
-    from journal.writer import Request
+    from journal.request import Request
 
 ROOT = "/j"
 SEGMENT = 4096

@@ -1,0 +1,214 @@
+"""Extracting archives: into a layer that is being made, and over one that exists.
+
+Over an existing layer, all or nothing: the archive is extracted over a copy of the layer's tree
+(extents are shared where the file system can) and copy and tree are exchanged in the transaction
+that records the archive. Two cases are extracted in place instead, and bad input then leaves what
+was extracted so far: a layer that is mounted, or under one that is, because its tree cannot be
+exchanged; and a file system without ``renameat2(RENAME_EXCHANGE)``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from typing import TYPE_CHECKING, BinaryIO
+
+from cstorage import events as ev
+from cstorage.errors import LayerUnknown, StorageError
+from cstorage.model import DiffSummary, Layer
+from cstorage.store import lookup
+from cstorage.store.exchange import can_exchange
+from cstorage.store.workspace import Intent, Swap, Workspace
+
+if TYPE_CHECKING:
+    from cstorage.archive.compression import ByteSource
+    from cstorage.archive.options import ApplyOptions
+    from cstorage.drivers.contract import Prepared
+    from cstorage.store.core import Core
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_PRIVATE_MARKS = ("trusted.overlay.redirect", "trusted.overlay.metacopy")
+
+
+class HashingFile:
+    """A file being written whose SHA-256 is its future name."""
+
+    def __init__(self, work: Workspace, name: str) -> None:
+        self.path = work.path / name
+        self.file: BinaryIO = self.path.open("xb")
+        self.work = work
+        self.size = 0
+
+    def finish(self) -> str:
+        """Sync, name the file after its content, and return the content key."""
+        self.file.flush()
+        os.fdatasync(self.file.fileno())
+        self.size = os.fstat(self.file.fileno()).st_size
+        self.file.close()
+        with self.path.open("rb") as written:
+            key = hashlib.file_digest(written, "sha256").hexdigest()
+        target = self.work.path / f"content-{key}"
+        self.path.rename(target)
+        os.chmod(target, 0o600)
+        return key
+
+
+def with_files(diff: DiffSummary, recipe: HashingFile, manifest: HashingFile) -> DiffSummary:
+    """``diff`` with content keys and sizes of its finished recipe and manifest."""
+    diff = diff._replace(recipe=recipe.finish(), manifest=manifest.finish())
+    return diff._replace(recipe_size=recipe.size, manifest_size=manifest.size)
+
+
+def extract(
+    core: Core,
+    prepared: Prepared,
+    source: ByteSource,
+    options: ApplyOptions | None,
+    work: Workspace,
+) -> DiffSummary:
+    """Extract the archive; its recipe and manifest become content files of the work folder."""
+    recipe, manifest = HashingFile(work, "recipe"), HashingFile(work, "manifest")
+    try:
+        diff = core.driver.apply(
+            prepared, source, options, recipe=recipe.file, manifest=manifest.file
+        )
+        return with_files(diff, recipe, manifest)
+    finally:
+        recipe.file.close()
+        manifest.file.close()
+
+
+def in_use(core: Core, layer: str) -> bool:
+    """Whether the layer, or one that rests on it, is mounted."""
+    state = core.state
+    for id_, mount in core.mounts.all().items():
+        if mount.users and core.driver.is_mounted(id_):
+            current = state.layer(id_)
+            while current is not None:
+                if current.id == layer:
+                    return True
+                current = state.layer(current.parent) if current.parent else None
+    return False
+
+
+def _marked(root: str) -> bool:
+    """Whether a tree has marks that only the mount which made them understands."""
+    pending = [root]
+    while pending:
+        with os.scandir(pending.pop()) as entries:
+            for entry in entries:
+                if entry.is_symlink():
+                    continue
+                try:
+                    names = os.listxattr(entry.path, follow_symlinks=False)
+                except OSError:
+                    continue
+                if any(mark in names for mark in _PRIVATE_MARKS):
+                    return True
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append(entry.path)
+    return False
+
+
+def apply_diff(
+    core: Core, key: str, source: ByteSource, options: ApplyOptions | None = None
+) -> DiffSummary:
+    """Extract an archive over an existing layer and record what it was.
+
+    Raises ``LayerUnknown``, ``ArchiveError``, ``DriverError``.
+    """
+    layer = lookup.layer(core.state, key)
+    root = core.driver.content_root(layer.id)
+    with core.work() as work, core.work_beside(root, work) as tree_work:
+        if (
+            not os.path.isdir(root)
+            or in_use(core, layer.id)
+            or not can_exchange(str(tree_work.path))
+            or (layer.writable and _marked(root))
+        ):
+            return _in_place(core, layer, source, options, work)
+        from cstorage.drivers.contract import LayerPlan, Prepared
+        from cstorage.drivers.copytree import TreeCopier
+
+        copy = f"{tree_work.path}/tree"
+        os.mkdir(copy, 0o700)
+        plan = LayerPlan(id=layer.id, parent=layer.parent, maps=layer.maps)
+        with Prepared(plan, copy, os.open(copy, _DIRECTORY), "") as prepared:
+            original = os.open(root, _DIRECTORY)
+            try:
+                TreeCopier().copy(original, prepared.root_fd)
+            finally:
+                os.close(original)
+            diff = extract(core, prepared, source, options, work)
+            core.driver.make_durable(prepared)
+        replace_content(core, layer, copy, [ev.LayerDiffApplied(layer.id, diff)], diff, work,
+                        tree_work)  # fmt: skip
+    return diff
+
+
+def replace_content(
+    core: Core,
+    layer: Layer,
+    tree: str,
+    events: list[ev.Event],
+    diff: DiffSummary,
+    work: Workspace,
+    tree_work: Workspace,
+    contents: tuple[str, ...] = (),
+) -> None:
+    """Exchange a layer's tree with ``tree`` and commit ``events``, together or not at all.
+
+    ``tree`` is ``tree_work``'s folder ``tree``, durable; content files are in ``work``.
+    """
+    keys = tuple(dict.fromkeys(key for key in (diff.recipe, diff.manifest, *contents) if key))
+    swap = Swap(layer.id, os.stat(tree).st_ino, diff.recipe)
+    if tree_work is work:
+        work.declare(Intent(core.driver.name, (), keys, (swap,)))
+    else:
+        work.declare(Intent(core.driver.name, (), keys))
+        tree_work.declare(Intent(core.driver.name, (), (), (swap,)))
+    with core.transaction() as tx:
+        current = tx.state.layer(layer.id)
+        if current is None:
+            raise LayerUnknown
+        for key in keys:
+            tx.adopt(key, work.path / f"content-{key}")
+        for event in events:
+            tx.emit(event)
+        tx.exchange(core.driver.content_root(layer.id), tree)
+        with core.mounts.held():
+            if current.diff != layer.diff or in_use(core, layer.id):
+                raise StorageError(f"layer {layer.id} was changed or mounted meanwhile; try again")
+            tx.commit()
+
+
+def _in_place(
+    core: Core,
+    layer: Layer,
+    source: ByteSource,
+    options: ApplyOptions | None,
+    work: Workspace,
+) -> DiffSummary:
+    recipe, manifest = HashingFile(work, "recipe"), HashingFile(work, "manifest")
+    try:
+        diff = core.driver.apply_to(
+            layer.id,
+            source,
+            options,
+            maps=layer.maps,
+            recipe=recipe.file,
+            manifest=manifest.file,
+        )
+        diff = with_files(diff, recipe, manifest)
+    finally:
+        recipe.file.close()
+        manifest.file.close()
+    contents = tuple(dict.fromkeys((diff.recipe, diff.manifest)))
+    work.declare(Intent(core.driver.name, (), contents))
+    with core.transaction() as tx:
+        if tx.state.layer(layer.id) is None:
+            raise LayerUnknown
+        for key in contents:
+            tx.adopt(key, work.path / f"content-{key}")
+        tx.emit(ev.LayerDiffApplied(layer.id, diff))
+    return diff

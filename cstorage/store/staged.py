@@ -1,0 +1,253 @@
+"""Layers in two steps: content first, without any lock; then a place in the store (semantics §4.5).
+
+Only drivers that can take over a finished directory can do this. Until it is applied, a staged
+layer is a work folder like any other: it goes when it is closed, or when its process dies.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from cstorage import events as ev
+from cstorage.errors import NotSupported, StorageError
+from cstorage.model import (
+    BigDataItem,
+    Compression,
+    DiffSummary,
+    Digest,
+    IDMaps,
+    Kind,
+    Layer,
+    LayerID,
+)
+from cstorage.store import bigdata, layers, lookup
+from cstorage.store.filling import extract, replace_content
+from cstorage.store.workspace import Intent, remove_tree
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from cstorage.archive.compression import ByteSource
+    from cstorage.archive.options import ApplyOptions
+    from cstorage.drivers.contract import Prepared
+    from cstorage.store.core import Core
+    from cstorage.store.workspace import Workspace
+
+
+def _need_staging(core: Core) -> None:
+    if not core.driver.stages_content:
+        raise NotSupported(f"graph driver {core.driver.name} does not support partial pull")
+
+
+def target(core: Core, key: str) -> Path:
+    """The directory with a layer's own content. Raises ``LayerUnknown``, ``NotSupported``."""
+    layer = core.catalogue.layer(key)
+    _need_staging(core)
+    return Path(core.driver.content_root(layer.id))
+
+
+class StagedLayer:
+    """Content that waits for its layer; a context manager that cleans up what was not applied."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._holder: AbstractContextManager[Workspace] = core.work(image=True)
+        self._work = self._holder.__enter__()
+        self._prepared: Prepared | None = None
+        self._maps = IDMaps()
+        self.diff = DiffSummary()
+
+    def __enter__(self) -> StagedLayer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def path(self) -> Path:
+        """The staged tree, until it is applied."""
+        return Path(self._tree)
+
+    @property
+    def _tree(self) -> str:
+        if self._prepared is None:
+            raise StorageError("this staged layer was applied or cleaned up already")
+        return os.readlink(f"/proc/self/fd/{self._prepared.root_fd}")
+
+    def fill(self, source: ByteSource, options: ApplyOptions | None, maps: IDMaps) -> None:
+        from cstorage.drivers.contract import LayerPlan
+
+        self._maps = maps
+        plan = LayerPlan(id=layers.new_layer_id(self._core.state), maps=maps)
+        self._prepared = self._core.driver.prepare(plan, self._work.path)
+        diff = extract(self._core, self._prepared, source, options, self._work)
+        self._core.driver.make_durable(self._prepared)
+        # What was received is known as a tree, not as a blob that could be asked for again.
+        self.diff = diff._replace(
+            compressed_digest=Digest(""),
+            compressed_size=0,
+            compression=Compression.NONE,
+        )
+
+    def close(self) -> None:
+        """Delete what was not applied. Safe to call twice."""
+        prepared, self._prepared = self._prepared, None
+        if prepared is not None:
+            prepared.close()
+        self._holder.__exit__(None, None, None)
+
+
+def prepare(
+    core: Core,
+    source: ByteSource | str | os.PathLike[str],
+    options: ApplyOptions | None = None,
+    maps: IDMaps = IDMaps(),
+) -> StagedLayer:
+    """Stage an archive, or a directory's content (a missing directory counts as empty).
+
+    Raises ``NotSupported``, ``ArchiveError``.
+    """
+    _need_staging(core)
+    staged = StagedLayer(core)
+    try:
+        if isinstance(source, str | os.PathLike):
+            with _Packed(os.fspath(source)) as stream:
+                staged.fill(stream, options, maps)
+        else:
+            staged.fill(source, options, maps)
+    except BaseException:
+        staged.close()
+        raise
+    return staged
+
+
+class _Packed:
+    """A directory as an archive, made by a thread while it is read."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        reading, self._writing = os.pipe()
+        self._stream: BinaryIO = open(reading, "rb")
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._pack, name="pack-directory", daemon=True)
+
+    def __enter__(self) -> _Packed:
+        self._thread.start()
+        return self
+
+    def read(self, n: int, /) -> bytes:
+        data = self._stream.read(n)
+        if not data:
+            self._thread.join()
+            if self._error is not None:
+                raise self._error
+        return data
+
+    def __exit__(self, *_: object) -> None:
+        self._stream.close()
+        self._thread.join()
+
+    def _pack(self) -> None:
+        from cstorage.archive.produce import write_tree
+
+        try:
+            with open(self._writing, "wb") as sink:
+                if os.path.isdir(self._folder):
+                    root = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                    try:
+                        write_tree(root, sink)
+                    finally:
+                        os.close(root)
+        except BrokenPipeError:
+            pass  # the reader gave up and knows why
+        except BaseException as error:
+            self._error = error
+
+
+def apply(
+    core: Core,
+    staged: StagedLayer,
+    id_: str,
+    parent: str = "",
+    names: Sequence[str] = (),
+    metadata: str = "",
+    flags: Mapping[str, Any] | None = None,
+    big_data: Sequence[bigdata.Blob] = (),
+) -> Layer:
+    """Make the staged content the layer ``id_``'s, which is created if it does not exist.
+
+    Raises ``LayerUnknown`` (parent), ``ParentIsContainer``, ``DuplicateName``,
+    ``InvalidBigDataName``, ``InvalidID``; the staged content is used up in any case.
+    """
+    _need_staging(core)
+    with staged:
+        existing = lookup.find_layer(core.state, id_)
+        with core.work() as work:
+            blobs = bigdata.stage(big_data, work, Kind.LAYER)
+            for key in layers.staged_contents(staged.diff, ()):
+                source = staged._work.path / f"content-{key}"
+                work.put_file(key, source)
+            contents = tuple(layers.staged_contents(staged.diff, blobs))
+            if existing is not None:
+                os.rename(staged._tree, staged._work.path / "tree")
+                events: list[ev.Event] = [
+                    ev.LayerDiffApplied(existing.id, staged.diff),
+                    ev.MetadataSet(Kind.LAYER, existing.id, metadata),
+                    ev.FlagsSet(Kind.LAYER, existing.id, {**existing.flags, **(flags or {})}),
+                    *(ev.BigDataSet(Kind.LAYER, existing.id, blob) for blob in blobs),
+                ]
+                replace_content(
+                    core,
+                    existing,
+                    str(staged._work.path / "tree"),
+                    events,
+                    staged.diff,
+                    work,
+                    staged._work,
+                    contents,
+                )
+                return lookup.layer(core.state, existing.id)
+            request = layers.LayerRequest(
+                id=id_ or layers.new_layer_id(core.state),
+                parent=parent,
+                names=names,
+                writable=False,
+                flags=flags or {},
+            )
+            return _create(core, staged, request, metadata, blobs, contents, work)
+
+
+def _create(
+    core: Core,
+    staged: StagedLayer,
+    request: layers.LayerRequest,
+    metadata: str,
+    blobs: tuple[BigDataItem, ...],
+    contents: tuple[str, ...],
+    work: Workspace,
+) -> Layer:
+    base = layers.check(core, core.catalogue, request, staged=True)
+    if base.maps != staged._maps:
+        raise StorageError(f"the content staged for layer {request.id} has other ID maps")
+    with (
+        core.work(image=True) as tree_work,
+        layers.prepare(core, base, LayerID(request.id), request, tree_work) as prepared,
+    ):
+        content = os.readlink(f"/proc/self/fd/{prepared.root_fd}")
+        remove_tree(Path(content))
+        os.rename(staged._tree, content)
+        prepared.filled = True
+        core.driver.make_durable(prepared)
+        work.declare(Intent(core.driver.name, (), contents))
+        tree_work.declare(Intent(core.driver.name, (request.id,), ()))
+        with core.transaction() as tx:
+            layers.check(core, tx.catalogue, request, staged=True)
+            tx.publish(prepared)
+            layers.adopt_contents(tx, work, contents)
+            event = layers.created(tx, base, LayerID(request.id), request, staged.diff, blobs)
+            tx.emit(event._replace(metadata=metadata))
+    return lookup.layer(core.state, request.id)

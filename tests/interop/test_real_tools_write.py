@@ -1,0 +1,173 @@
+"""What real tools wrote is adopted, and what we export is theirs: equal names, digests, bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import tools
+from cstorage.model import Compression
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_WHY = tools.missing("podman", "buildah", "skopeo", "containers-storage")
+pytestmark = [pytest.mark.root, pytest.mark.peer, pytest.mark.skipif(bool(_WHY), reason=_WHY)]
+
+
+class Written:
+    """A root that all tools wrote to, and what podman says of it."""
+
+    def __init__(self, engine: tools.Engine) -> None:
+        self.engine = engine
+        self.images = _images(engine)
+        self.archives = _archives(engine)
+
+
+def _images(engine: tools.Engine) -> dict[str, Any]:
+    """ID → names, digest, layers, size as podman lists them."""
+    return {
+        r["Id"]: (
+            sorted(r.get("Names") or []),
+            r["Digest"],
+            json.loads(engine.podman("inspect", r["Id"]))[0]["RootFS"]["Layers"],
+        )
+        for r in json.loads(engine.podman("images", "--format", "json"))
+    }
+
+
+def _archives(engine: tools.Engine) -> dict[str, str]:
+    """Digests of the layers' archives, made by the original's tool from its files."""
+    found = {}
+    for layer in engine.original_json("layers", "--json"):
+        if layer.get("diff-digest"):
+            done = tools.run("containers-storage", "diff", "-u", layer["id"], env=engine.env)
+            found[layer["id"]] = "sha256:" + hashlib.sha256(done.out).hexdigest()
+    return found
+
+
+@pytest.fixture(params=["overlay", "vfs"])
+def written(request: pytest.FixtureRequest, layout: Path, tmp_path: Path) -> Written:
+    engine = tools.Engine(tmp_path / "theirs", request.param)
+    engine.skopeo("copy", f"oci:{layout}:t", "containers-storage:localhost/test:1")
+    work = engine.buildah("from", "--pull-never", "localhost/test:1").strip()
+    point = Path(engine.buildah("mount", work).strip())
+    (point / "built").write_text("by buildah")
+    (point / "etc" / "one").unlink()
+    engine.buildah("umount", work)
+    engine.buildah("commit", "-q", "--rm", work, "localhost/built:1")
+    engine.podman("tag", "localhost/built:1", "localhost/tagged:2")
+    engine.podman("create", "--name", "c", "localhost/built:1")
+    point = Path(engine.podman("mount", "c").strip())
+    (point / "inside").write_text("by podman")
+    engine.podman("umount", "c")
+    name = engine.original("create-layer", "-n", "bare").split()[0]
+    engine.original("set-layer-data", "-f", str(engine.conf), name, "Some-Data")
+    return Written(engine)
+
+
+def test_adopt_then_export_gives_podman_the_same_images_and_bytes(
+    written: Written, open_store: Callable[..., Any], tmp_path: Path
+) -> None:
+    assert len(written.images) == 2
+    engine = written.engine
+    before = tools.listing(engine.root)
+    with open_store(engine.driver) as store:
+        done = store.adopt(engine.root)
+        assert done.left_out == ()
+        for id_, digest in written.archives.items():
+            out = io.BytesIO()
+            store.diff(id_, out, compression=Compression.NONE)
+            assert "sha256:" + hashlib.sha256(out.getvalue()).hexdigest() == digest
+        assert store.layer("bare").big_data[0].name == "Some-Data"
+        history = store.image("localhost/tagged:2").names_history
+        assert set(history) == {"localhost/built:1", "localhost/tagged:2"}
+        exported = store.export(tmp_path / "exported")
+        assert exported.left_out == ()
+    assert tools.listing(engine.root) == before
+    other = tools.Engine(tmp_path / "other", engine.driver).at(tmp_path / "exported")
+    assert _images(other) == written.images
+    assert _archives(other) == written.archives
+    point = Path(other.original("mount", "c").strip())
+    assert (point / "inside").read_text() == "by podman"
+    assert (point / "built").read_text() == "by buildah"
+    assert not (point / "etc" / "one").exists()
+    other.original("unmount", "c")
+    other.podman("create", "--name", "more", "localhost/built:1")  # a root of its own, to write to
+
+
+def test_adopted_images_are_read_in_place_by_podman(
+    written: Written, open_store: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Out of podman's store, through ours, into podman again: the digests stay."""
+    engine = written.engine
+    with open_store(engine.driver) as store:
+        store.adopt(engine.root, "link")
+        store.project()
+        reader = tools.Engine(tmp_path / "reader", engine.driver, store.graph_root)
+        assert _images(reader) == written.images
+
+
+def test_podman_s_store_is_taken_over_where_it_stands(written: Written, tmp_path: Path) -> None:
+    import cstorage
+    from cstorage.interop.selection import Form
+
+    engine = written.engine
+    with cstorage.open(engine.root, tmp_path / "run", engine.driver, taking_over=True) as store:
+        assert store.adopt(engine.root, "in-place").left_out == ()
+        store.project(form=Form.OWN_ROOT, overwrite=True)
+    assert _images(engine) == written.images
+    assert _archives(engine) == written.archives
+
+
+@pytest.mark.parametrize("to", ["overlay", "vfs"])
+def test_conversion_keeps_images_digests_and_history(
+    written: Written, open_store: Callable[..., Any], tmp_path: Path, to: str
+) -> None:
+    import cstorage
+
+    engine = written.engine
+    with open_store(engine.driver) as store:
+        store.adopt(engine.root)
+        store.delete_layer(store.create_layer(names=["short-lived"]).id)
+        done = store.convert(tmp_path / "converted", to)
+        assert done.left_out == ()
+        told = [(e.actor, e.reason, type(e.event)) for e in store.history()]
+        with cstorage.open(tmp_path / "converted", tmp_path / "crun", to) as copy:
+            assert [(e.actor, e.reason, type(e.event)) for e in copy.history()][1:] == told[1:]
+            assert [i.id for i in copy.images()] == [i.id for i in store.images()]
+            copy.project()
+            reader = tools.Engine(tmp_path / "reader", to, copy.graph_root)
+            assert _images(reader) == written.images
+
+
+def test_layers_with_other_owners_come_along(
+    layout: Path, open_store: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Containers in user namespaces have the original make copies of layers with other owners."""
+    maps = ["--uidmap", "0:100000:65536", "--gidmap", "0:200000:65536"]
+    for driver in ("overlay", "vfs"):
+        engine = tools.Engine(tmp_path / f"theirs-{driver}", driver)
+        engine.env["_CONTAINERS_OVERLAY_DISABLE_IDMAP"] = "yes"
+        engine.skopeo("copy", f"oci:{layout}:t", "containers-storage:localhost/test:1")
+        made = engine.original("create-container", "-n", "mapped", *maps, "localhost/test:1")
+        with open_store(driver, f"ours-{driver}") as store:
+            done = store.adopt(engine.root)
+            assert done.left_out == ()
+            container = store.container(made.split()[0])
+            mine = store.layer(container.layer)
+            theirs = next(r for r in engine.original_json("layers", "--json") if r["id"] == mine.id)
+            assert [m._asdict() for m in mine.maps.uids] == theirs.get("uidmap", [])
+            image = store.image("localhost/test:1")
+            assert len(image.mapped_top_layers) == (1 if "uidmap" in theirs else 0)
+            if mine.maps:
+                point = store.mount(container.id)
+                info = os.lstat(point / "etc" / "mine")
+                assert (info.st_uid, info.st_gid) == (100007, 200008)
+                store.unmount(container.id)

@@ -1,0 +1,179 @@
+"""The state on disk: levels on a snapshot, made in the background, believed only by the rules."""
+
+from __future__ import annotations
+
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+import cstorage
+from cstorage.errors import StorageError
+from cstorage.state import State
+from cstorage.store import reading, tables
+from journal import Journal
+from journal.snapshots import Snapshots
+
+
+def open_store(root: Path, **options):
+    return cstorage.open(root / "g", root / "r", driver="vfs", **options)
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    """A place for a store whose helper is started by hand only."""
+    monkeypatch.setattr(tables.Helper, "start", lambda self, pause_s=0.0: False)
+    return tmp_path
+
+
+def change(root: Path, begin: int, end: int) -> None:
+    with open_store(root) as store:
+        for number in range(begin, end):
+            store.create_image(id=f"image{number:05}", names=[f"name{number}"])
+
+
+def settle(root: Path, **options) -> bool:
+    path = root / "g" / "journal"
+    with Journal.open(path, "w") as journal:
+        return tables.settle(journal, str(path), reading.apply_frame, **options)
+
+
+def replayed(root: Path) -> State:
+    state = State()
+    with Journal.open(root / "g" / "journal") as journal:
+        for frame in journal.frames():
+            reading.apply_frame(state, frame)
+    return state
+
+
+def check_state(store, root: Path) -> None:
+    """What the store answers is what replaying everything gives."""
+    whole = replayed(root)
+    found = store._core.state
+    assert list(found.entries()) == list(whole.entries())
+    assert found.digest() == whole.digest()
+    for prefix in (b"N", b"Oi", b"I"):
+        assert list(found.scan(prefix)) == list(whole.scan(prefix))
+        assert list(found.scan(prefix, reverse=True)) == list(whole.scan(prefix, reverse=True))
+
+
+def test_a_level_holds_only_what_changed(root):
+    change(root, 0, 60)
+    assert settle(root)
+    change(root, 60, 65)
+    with open_store(root) as store:
+        store.delete_image("image00003")
+        store.set_names("image00010", ["name61", "other"])
+    assert settle(root)
+    assert not settle(root), "nothing changed since"
+    with open_store(root) as store:
+        replica = store._core._replica
+        assert replica.tail_events == 0
+        base, level = replica.state._table.tables
+        assert len(level) < len(base) / 2
+        assert not store.exists("image00003")
+        assert store.image("name61").id == "image00010"
+        check_state(store, root)
+
+
+def test_there_are_few_levels_and_two_piles_whatever_the_number_of_tables(root):
+    change(root, 0, 200)
+    settle(root)
+    for step in range(12):
+        change(root, 200 + 5 * step, 205 + 5 * step)
+        settle(root)
+    with open_store(root) as store:
+        sizes = [len(table) for table in store._core._replica.state._table.tables]
+        assert len(sizes) <= 4, sizes
+        assert all(a >= tables.RATIO * b for a, b in pairwise(sizes[1:]))
+        check_state(store, root)
+    assert len(list((root / "g" / "index").glob("*.table"))) <= 6
+
+
+def test_levels_become_a_snapshot_when_they_weigh_as_much(root, monkeypatch):
+    monkeypatch.setattr(tables, "LEAST_LEVELS", 50)
+    change(root, 0, 20)
+    settle(root)
+    change(root, 20, 60)
+    settle(root)
+    assert not list((root / "g" / "index").glob("*.table"))
+    assert len(list((root / "g" / "journal" / "snapshots").glob("*.snap"))) == 2
+    with open_store(root) as store:
+        check_state(store, root)
+
+
+@pytest.mark.parametrize("which", ["base", "level"])
+@pytest.mark.parametrize("how", ["gone", "cut", "foreign"])
+def test_a_table_in_doubt_is_not_used(root, which, how):
+    """The store opens from what is left: an older pile, or everything from the journal."""
+    change(root, 0, 30)
+    settle(root)
+    change(root, 30, 40)
+    settle(root)
+    folder = root / "g" / ("index" if which == "level" else "journal/snapshots")
+    path = next(p for p in folder.iterdir() if p.suffix in (".table", ".snap"))
+    if how == "gone":
+        path.unlink()
+    elif how == "cut":
+        path.write_bytes(path.read_bytes()[:-100])
+    else:
+        other = root / "other"
+        change(other, 0, 35)
+        settle(other)
+        path.write_bytes(next((other / "g/journal/snapshots").glob("*.snap")).read_bytes())
+    with open_store(root) as store:
+        assert store._core._replica.tail_events > 0
+        check_state(store, root)
+
+
+def test_a_table_that_the_journal_does_not_name_is_not_used(root, monkeypatch):
+    change(root, 0, 30)
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "control", lambda *_: None)
+        patch.setattr(Snapshots, "maintain", lambda *_: [])
+        settle(root)
+    assert list((root / "g/journal/snapshots").glob("*.snap"))
+    with open_store(root) as store:
+        assert store._core._replica.tail_events > 30
+        check_state(store, root)
+
+
+def test_a_damaged_block_is_noticed_and_its_table_set_aside(root):
+    """One command fails; the next one uses older tables, or replays."""
+    change(root, 0, 400)
+    settle(root)
+    path = next((root / "g/journal/snapshots").glob("*.snap"))
+    raw = bytearray(path.read_bytes())
+    raw[raw.find(b"Iimage00300") + 30] ^= 1
+    path.chmod(0o600)
+    path.write_bytes(raw)
+    with open_store(root) as store, pytest.raises(StorageError, match="damaged"):
+        store.image("image00300")
+    with open_store(root) as store:
+        assert store.image("image00300").names == ("name300",)
+        check_state(store, root)
+
+
+def test_closing_a_store_with_a_long_tail_has_a_table_made(tmp_path):
+    """By a process that nobody waits for."""
+    change(tmp_path, 0, reading.TAIL_EVENTS + 10)
+    deadline = time.monotonic() + 30
+    while True:
+        with open_store(tmp_path, read_only=True) as store:
+            if store._core._replica.tail_events < 10:
+                check_state(store, tmp_path)
+                break
+        assert time.monotonic() < deadline, "no table was made"
+        time.sleep(0.1)
+
+
+def test_a_listing_does_not_begin_with_reading_everything(root):
+    change(root, 0, 300)
+    settle(root)
+    with open_store(root) as store:
+        listing = store.images()
+        assert next(listing).id == "image00000"
+        assert len(store._core._replica.state._decoded) < 10
+        store.delete_image("image00001")
+        assert next(listing).id == "image00002"
