@@ -11,6 +11,8 @@ The two protocols of the store live here (docs/architecture.md):
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import sys
 import threading
@@ -398,6 +400,7 @@ class Transaction:
         self._image_trash: Workspace | None = None
         self._exchanges: list[tuple[str, str]] = []
         self._committed = False
+        self._reserve_spent = False
         self._unsettled = False
         """Something was moved, or is to be, and it is not yet known to be where it belongs."""
 
@@ -507,6 +510,7 @@ class Transaction:
                     actor=list(self.actor),
                     reason=self.reason,
                     schema=ev.SCHEMA,
+                    use_reserve=bool(gone_layers or gone_contents) and not self._prepared,
                 )
         except journal_api.WriterPoisoned:
             # Whether the frame is durable is unknown; what was moved stays for the next sweep.
@@ -548,12 +552,29 @@ class Transaction:
         core = self.core
         apart = [x for x in layers if core.in_image_store(core.driver.content_root(x))]
         if apart:
-            self._image_trash = Workspace.create(core.image_trash)
-            self._image_trash.declare(Intent(core.driver.name, tuple(apart), ()))
+            self._image_trash = self._declared(core.image_trash, apart, ())
             layers = [x for x in layers if x not in apart]
         if layers or contents:
-            self._trash = Workspace.create(core.trash)
-            self._trash.declare(Intent(core.driver.name, tuple(layers), tuple(contents)))
+            self._trash = self._declared(core.trash, layers, contents)
+
+    def _declared(self, parent: Path, layers: Sequence[str], contents: Sequence[str]) -> Workspace:
+        """A folder below ``parent`` with the intent to move these there.
+
+        It takes room on a disk that may be full, which must not keep anybody from making room.
+        """
+        while True:
+            trash = None
+            try:
+                trash = Workspace.create(parent)
+                trash.declare(Intent(self.core.driver.name, tuple(layers), tuple(contents)))
+                return trash
+            except BaseException as error:
+                if trash is not None:
+                    trash.discard()
+                full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+                if not full or not self.writer.spend_reserve():
+                    raise
+                self._reserve_spent = True
 
     def _trash_for(self, layer: str) -> Workspace:
         core = self.core
@@ -593,3 +614,7 @@ class Transaction:
             except OSError:
                 trash.abandon()  # the change is made; a sweep tries again to delete the rest
         self._trash = self._image_trash = None
+        if self._reserve_spent:
+            refused = contextlib.suppress(StorageError, OSError)
+            with refused, translated(), self.core.journal.writer() as writer:
+                writer.refill_reserve()
