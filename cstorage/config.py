@@ -61,6 +61,7 @@ _OPTION_KEYS: dict[str, type] = {
     "auto-userns-min-size": int,
     "auto-userns-max-size": int,
     "disable-volatile": bool,
+    "projection": str,
 }
 _DRIVER_TABLES: dict[str, tuple[str, ...]] = {
     "btrfs": ("min_space", "size"),
@@ -90,6 +91,9 @@ class StoreOptions(NamedTuple):
     pull_options: Mapping[str, str] | None = None
     disable_volatile: bool = False
     transient_store: bool = False
+    projection: str = ""
+    """Whether the view for other tools follows every change: "additional", "off", "" = as the
+    store was told with ``project``. Ours alone, not part of the JSON form."""
     notes: tuple[str, ...] = ()
     """What was read and ignored, one line each; not part of the JSON form."""
 
@@ -314,6 +318,12 @@ def options_from(merged: _Merged, where: Surroundings) -> StoreOptions:
             f"imagestore {image_store} must either be not set or be a different than graphroot",
             hint="remove imagestore from storage.conf or name another directory",
         )
+    projection = values.get("options.projection", "")
+    if projection not in {"", "additional", "off"}:
+        raise ConfigError(
+            f'projection must be "additional" or "off", not "{projection}"',
+            hint="correct storage.options.projection in storage.conf",
+        )
     given = environ.get("STORAGE_OPTS")
     if given is None:
         options = _driver_options(values)
@@ -332,6 +342,7 @@ def options_from(merged: _Merged, where: Surroundings) -> StoreOptions:
         pull_options=merged.pull_options,
         disable_volatile=values.get("options.disable-volatile", False),
         transient_store=values.get("storage.transient_store", False),
+        projection=projection,
         notes=tuple(notes),
     )
 

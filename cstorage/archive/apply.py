@@ -225,8 +225,6 @@ class _Run:
         while (member := reader.next()) is not None:
             content.crc = 0
             content.digest = empty
-            if recipe is not None:
-                recipe.segment(member.segment)
             if member.sparse is not None:
                 self._before_sparse(member, recipe)
             path, mark = extractor.add(member)
@@ -258,12 +256,11 @@ class _Run:
 
     def _record(self, member: Member, mark: int, recipe: RecipeWriter) -> None:
         """The recipe's entry for a member; content that is not on disk goes into the recipe."""
-        if not member.stored:
-            recipe.file(member.name)
-        elif mark == 0 and member.type == tar.REGTYPE:
-            recipe.file(member.name, member.stored, self._content.crc)
-        else:
-            recipe.file(member.name)
+        stored = member.stored
+        on_disk = mark == 0 and member.type == tar.REGTYPE
+        crc = self._content.crc
+        recipe.member(member.segment, member.name, stored if on_disk else 0, crc)
+        if stored and not on_disk:
             for view in self._reader.views():
                 recipe.segment(view)
 
@@ -275,7 +272,7 @@ class _Run:
                 f"{shown(member.name)}: sparse files of more than {self._limits.max_bytes} bytes"
             )
         if recipe is not None:
-            recipe.file(member.name)
+            recipe.member(member.segment, member.name, 0, 0)
             if member.sparse_map:
                 recipe.segment(member.sparse_map)
             self._reader.tap(recipe.segment)

@@ -110,16 +110,10 @@ def _checksum_agrees(block: bytes, stored: int) -> bool:
     """The stored sum counts the checksum field as eight spaces, bytes unsigned (or, old, signed).
 
     ``adler32`` holds the sum of all bytes plus one, modulo 65521, and is far quicker than adding
-    them here; with at least 256 zero bytes the sum stays below the modulus, so nothing is lost.
+    them here; with at least 256 zero bytes the sum is at most 65280, so nothing is lost.
     """
-    own = sum(block[148:156])
-    if block.count(0) >= 256:
-        total = (zlib.adler32(block) & 0xFFFF) - 1
-        if total < 0:  # the sum of a block that adds up to 65520
-            total += 65521
-    else:
-        total = sum(block)
-    if total - own + 256 == stored:
+    total = (zlib.adler32(block) & 0xFFFF) - 1 if block.count(0) >= 256 else sum(block)
+    if total - sum(block[148:156]) + 256 == stored:
         return True
     signed = sum(byte - 256 if byte > 127 else byte for byte in block[:148] + block[156:])
     return signed + 256 == stored

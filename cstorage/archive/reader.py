@@ -158,6 +158,13 @@ class TarReader:
             for _ in self.views():
                 pass
         self._tap = None
+        # The ordinary case first: one whole block in this chunk, no extension in front of it.
+        chunk, start = self._chunk, self._at
+        at = start + self._padding
+        stop = at + BLOCK
+        if stop <= len(chunk) and chunk[at + 156] in b"012345" and chunk[at]:
+            self._at = stop
+            return self._ordinary(tar.parse(chunk[at:stop]), chunk[start:stop])
         padding = b""
         if self._padding:
             padding = self._take(self._padding)
@@ -167,7 +174,6 @@ class TarReader:
             self._padding = 0
         block = self._take(BLOCK)
         if len(block) == BLOCK and block[156] in b"012345" and block != ZERO_BLOCK:
-            # The ordinary case first: one block, no extension in front of it.
             return self._ordinary(tar.parse(block), padding + block if padding else block)
         return self._extended(padding, block)
 

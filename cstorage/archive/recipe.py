@@ -125,6 +125,32 @@ class RecipeWriter:
                 b'{"type":1,%s"payload":null,"position":%d}\n' % (_name_field(name), self._position)
             )
 
+    def member(self, segment: bytes, name: bytes, size: int, crc: int) -> None:
+        """``segment`` and ``file`` of one member at once: most of a recipe is made of these."""
+        position = self._position
+        self._position = position + 2
+        if size:
+            line = (
+                b'{"type":2,"payload":"%s","position":%d}\n'
+                b'{"type":1,%s"size":%d,"payload":"%s","position":%d}\n'
+            ) % (
+                binascii.b2a_base64(segment, newline=False), position,
+                _name_field(name), size,
+                binascii.b2a_base64(crc.to_bytes(8, "big"), newline=False), position + 1,
+            )  # fmt: skip
+        else:
+            line = (
+                b'{"type":2,"payload":"%s","position":%d}\n'
+                b'{"type":1,%s"payload":null,"position":%d}\n'
+            ) % (
+                binascii.b2a_base64(segment, newline=False), position,
+                _name_field(name), position + 1,
+            )  # fmt: skip
+        self._lines.append(line)
+        self._pending += len(line)
+        if self._pending >= _BATCH:
+            self._flush()
+
     def close(self) -> None:
         self._flush()
         self._sink.write(self._gzip.flush())

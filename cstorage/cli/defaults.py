@@ -39,5 +39,6 @@ def configured(values: dict[str, Value]) -> dict[str, Value]:
         "storage_driver": found.driver,
         "storage_opt": found.driver_options,
         "image_store": values["image_store"] or found.image_store,
+        "projection": found.projection,
         "transient_store": values["transient_store"] or found.transient_store,
     }

@@ -22,6 +22,14 @@ def project(inv: Invocation) -> int:
     if inv.flag("off"):
         store.stop_projecting(overwrite=inv.flag("overwrite"))
         return OK
+    if inv.flag("consumers"):
+        found = store.consumers()
+        if inv.json:
+            inv.out.json([{"mount": c.mount_point, "layers": list(c.layers)} for c in found])
+        else:
+            for consumer in found:
+                inv.out.line(f"{consumer.mount_point}: {' '.join(consumer.layers)}")
+        return OK
     grace: int | None = None
     if inv.text("grace"):
         from cstorage.cli.durations import parse_ns

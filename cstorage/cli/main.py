@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from cstorage.cli import defaults, goflags
 from cstorage.cli.command import GLOBAL_FLAGS, HELP_FLAG, UNLIMITED, flags_of
@@ -44,6 +44,25 @@ PROGRAM = "cstorage"
 ORIGINAL = "containers-storage"
 COMPLETION = "_CSTORAGE_COMPLETE"
 """The variable through which a shell asks click for completions."""
+
+
+def entry() -> NoReturn:
+    """The console script: ``main``, without the costs that a process of a moment need not pay.
+
+    Collecting cycles while modules are imported finds nothing, and taking the interpreter down
+    object by object frees what the kernel frees anyway: together a quarter of a look-up's time
+    (docs/decisions/0031-quick-start-and-end.md). Files are closed and output is flushed before.
+    """
+    import gc
+
+    gc.set_threshold(100_000, 20, 100)
+    status = main()
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except (OSError, ValueError, AttributeError):
+        pass  # reported by main, or there is no such stream
+    os._exit(status)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -273,6 +292,7 @@ def _open(values: dict[str, Value], program: str) -> Store:
         reason=well_formed(str(values["reason"])),
         program=program,
         taking_over=bool(values.get("in_place")),
+        projection=str(values.get("projection", "")),
     )
 
 
@@ -303,4 +323,4 @@ def _complain(out: Output, text: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    entry()

@@ -8,7 +8,6 @@ writer or acquiring a terminal (drivers-and-formats §9.4).
 from __future__ import annotations
 
 import os
-import stat
 from typing import TYPE_CHECKING
 
 from cstorage.errors import ContentChanged
@@ -16,42 +15,52 @@ from cstorage.errors import ContentChanged
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from cstorage.archive import beneath
+
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
 class Payloads:
-    """Looks names up in content directories, uppermost first."""
+    """Looks names up in content directories, uppermost first.
+
+    A layer's files are nearly always in its own directory, so the lower ones are opened only when
+    something was not found there.
+    """
 
     def __init__(self, roots: Sequence[str]) -> None:
         self._paths = list(roots)
         self._roots: list[int] = []
+        self._finders: dict[int, beneath.Payloads] = {}
 
     def __call__(self, name: bytes, /) -> int:
         """An O_RDONLY descriptor of the regular file ``name``. Raises ``ContentChanged``."""
-        from cstorage.archive.beneath import open_in_root
-
-        relative = name.lstrip(b"/")
-        for index, path in enumerate(self._paths):
-            if index == len(self._roots):
-                # Lower directories are opened only when something is not found above them.
-                self._roots.append(os.open(path, _DIRECTORY))
+        for finder in (0, 1):
             try:
-                descriptor = open_in_root(self._roots[index], relative, _READ)
-            except (FileNotFoundError, NotADirectoryError):
+                return self._finder(finder).open(name)
+            except FileNotFoundError:
                 continue
             except OSError as error:
                 raise ContentChanged(
                     f"{os.fsdecode(name)}: {error.strerror or error}",
                     hint="the layer's files were changed after it was imported; run check",
                 ) from None
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                os.close(descriptor)
-                raise ContentChanged(f"{os.fsdecode(name)}: is not a regular file any more")
-            return descriptor
         raise ContentChanged(f"{os.fsdecode(name)}: no such file in the layer")
+
+    def _finder(self, index: int) -> beneath.Payloads:
+        """The finder of the layer's own directory (0), or that of the directories below it (1)."""
+        if index not in self._finders:
+            from cstorage.archive import beneath
+
+            paths = self._paths[1:] if index else self._paths[:1]
+            first = len(self._roots)
+            for path in paths:
+                self._roots.append(os.open(path, _DIRECTORY))
+            self._finders[index] = beneath.Payloads(self._roots[first:])
+        return self._finders[index]
 
     def close(self) -> None:
         """Close the directories. Safe to call twice."""
+        while self._finders:
+            self._finders.popitem()[1].close()
         while self._roots:
             os.close(self._roots.pop())

@@ -25,9 +25,7 @@ from cstorage.model import (
     Kind,
     LayerID,
 )
-
-SCHEMA = 1
-"""Schema number of the transactions that this module writes."""
+from cstorage.model.stored import SCHEMA as SCHEMA
 
 
 class StoreInitialised(NamedTuple):

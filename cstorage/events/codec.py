@@ -4,28 +4,27 @@ Rules:
 
 * Numbers of ``NUMBERS`` are never reassigned. An unknown number is an error that names it: a store
   written by a newer version must not be read as if the event had not happened.
-* Flags travel as JSON text with sorted keys. Their values are whatever the caller's JSON holds,
-  and JSON text keeps floats and nesting out of the deterministic CBOR (journal format page).
 * Decoding a malformed event raises ``EventError`` and nothing else.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from cstorage import events as ev
 from cstorage.errors import StorageError
-from cstorage.model import (
-    BigDataItem,
-    Compression,
-    DiffSummary,
-    Digest,
-    IDMap,
-    IDMapEntry,
-    IDMaps,
-    Kind,
+from cstorage.model import BigDataItem, DiffSummary, Kind
+from cstorage.model.stored import (
+    pack_diff,
+    pack_flags,
+    pack_items,
+    pack_maps,
+    unpack_diff,
+    unpack_flags,
+    unpack_item,
+    unpack_items,
+    unpack_maps,
 )
 
 NUMBERS: dict[type[Any], int] = {
@@ -51,85 +50,6 @@ NUMBERS: dict[type[Any], int] = {
 
 class EventError(StorageError):
     """A journal holds something that is not an event this version knows."""
-
-
-def pack_flags(flags: Mapping[str, Any]) -> str:
-    """Flags as JSON text, "" when there are none."""
-    if not flags:
-        return ""
-    return json.dumps(flags, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-
-
-def unpack_flags(text: str) -> Mapping[str, Any]:
-    if not text:
-        return {}
-    flags = json.loads(text)
-    if not isinstance(flags, dict):
-        raise EventError(f"flags are not an object: {text!r}")
-    return flags
-
-
-def pack_maps(maps: IDMaps) -> list[Any]:
-    return [[list(e) for e in maps.uids], [list(e) for e in maps.gids]] if maps else []
-
-
-def _map(raw: Sequence[Sequence[int]]) -> IDMap:
-    return tuple(IDMapEntry(*entry) for entry in raw)
-
-
-_NO_MAPS = IDMaps()
-
-
-def unpack_maps(raw: Sequence[Any]) -> IDMaps:
-    return IDMaps(_map(raw[0]), _map(raw[1])) if raw else _NO_MAPS
-
-
-def pack_items(items: Sequence[BigDataItem]) -> list[Any]:
-    return [list(item) for item in items]
-
-
-def unpack_item(raw: Sequence[Any]) -> BigDataItem:
-    return BigDataItem(str(raw[0]), int(raw[1]), Digest(raw[2]), str(raw[3]))
-
-
-def unpack_items(raw: Sequence[Any]) -> tuple[BigDataItem, ...]:
-    return tuple(unpack_item(item) for item in raw)
-
-
-_NO_DIFF = DiffSummary()
-_COMPRESSIONS = {int(value): value for value in Compression}
-
-
-def pack_diff(diff: DiffSummary) -> list[Any]:
-    if diff == _NO_DIFF:
-        return []
-    return [
-        diff.compressed_digest,
-        diff.compressed_size,
-        diff.uncompressed_digest,
-        diff.uncompressed_size,
-        diff.toc_digest,
-        int(diff.compression),
-        list(diff.uids),
-        list(diff.gids),
-        diff.recipe,
-        diff.manifest,
-        diff.entries,
-        diff.content_size,
-        diff.disk_size,
-        diff.recipe_size,
-        diff.manifest_size,
-    ]
-
-
-def unpack_diff(raw: Sequence[Any]) -> DiffSummary:
-    if not raw:
-        return _NO_DIFF
-    fields = [*raw[:15], *_NO_DIFF[len(raw) :]]
-    fields[5] = _COMPRESSIONS.get(fields[5]) or Compression(fields[5])
-    fields[6] = tuple(fields[6])
-    fields[7] = tuple(fields[7])
-    return DiffSummary._make(fields)
 
 
 _T = TypeVar("_T")
@@ -210,6 +130,8 @@ def decode(raw: Sequence[Any]) -> ev.Event:
 
 def describe(event: ev.Event) -> str:
     """One line for people: ``layer-created 1f3a… parent=… names=…``."""
+    import json
+
     name = "".join("-" + c.lower() if c.isupper() else c for c in type(event).__name__).lstrip("-")
     parts = [name]
     for field, value in zip(type(event)._fields, event, strict=True):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from cstorage import events as ev
 from cstorage.errors import DuplicateID, DuplicateName, LayerUnknown, StorageError
 from cstorage.model import Container, ContainerID, IDMaps, Image, ImageID, Kind, Layer, LayerID
-from cstorage.store import bigdata, diffs, layers, lookup
+from cstorage.store import bigdata, diffs, layers, lookup, userns
 from cstorage.store.core import new_id
 from cstorage.store.lookup import go_quote
 from cstorage.store.mapping import MapOptions, check_overlaps, effective
@@ -108,15 +108,23 @@ def create(core: Core, request: ContainerRequest) -> Container:
     """Create a container and its layer in one transaction.
 
     Raises ``ImageUnknown``, ``LayerUnknown``, ``DuplicateID``, ``DuplicateName``,
-    ``InvalidMappings``, ``InvalidBigDataName``, ``DriverError``; nothing is left.
+    ``InvalidMappings``, ``NoAvailableIDs``, ``InvalidBigDataName``, ``DriverError``; nothing is
+    left.
     """
     if core.location.transient:
         request = request._replace(volatile=True)
-    for _ in range(_ATTEMPTS_MAX):
-        try:
-            return _create_once(core, request)
-        except _PlanChanged:
-            continue
+    asked = request.maps
+    with userns.lock(core, asked.auto is not None):
+        for _ in range(_ATTEMPTS_MAX):
+            if asked.auto is not None:
+                catalogue = core.catalogue
+                image = catalogue.image(request.image) if request.image else None
+                maps = userns.allocate(core, catalogue, image, asked.auto)
+                request = request._replace(maps=MapOptions(uids=maps.uids, gids=maps.gids))
+            try:
+                return _create_once(core, request)
+            except _PlanChanged:
+                continue
     raise StorageError(
         f"image {request.image} kept changing while a container was made on it; try again"
     )

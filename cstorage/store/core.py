@@ -24,23 +24,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import journal as journal_api
-from cstorage import events as ev
+from cstorage.config import StoreOptions
 from cstorage.content import ContentStore
 from cstorage.errors import OutcomeUnknown, StorageError, StoreIsReadOnly
-from cstorage.events import codec
 from cstorage.model import IDMaps, Kind
 from cstorage.state import State
-from cstorage.state.reducer import apply
 from cstorage.store.catalogue import Catalogue
 from cstorage.store.exchange import exchange
+from cstorage.store.lazily import LazyModule
 from cstorage.store.reading import Replica, translated
 from cstorage.store.workspace import Intent, Swap, Workspace, any_entries, left_over
 
 if TYPE_CHECKING:
+    from cstorage import events as ev
     from cstorage.drivers.contract import GraphDriver, Prepared
     from cstorage.store.catalogue import Shelf
     from cstorage.store.mounts import MountTable
     from journal import Journal, Writer
+else:
+    ev = LazyModule("cstorage.events")  # a command that only looks has no use for events
 
 
 class Location(NamedTuple):
@@ -55,6 +57,9 @@ class Location(NamedTuple):
     read_only: bool = False
     reason: str = ""
     program: str = ""
+    options: StoreOptions = StoreOptions()
+    projection: str = ""
+    """Whether a view for other tools follows: "additional", "off", "" = as the view's mark says."""
 
 
 def boot_id() -> str:
@@ -92,8 +97,9 @@ class Core:
         image_root = Path(location.image_store) if location.image_store else location.graph_root
         self.image_staging = image_root / "staging"
         self.image_trash = image_root / "trash"
-        self.default_maps = IDMaps()
-        self.pull_options: Mapping[str, str] = {}
+        self.options = location.options
+        self.default_maps = IDMaps(self.options.uid_map, self.options.gid_map)
+        self.pull_options: Mapping[str, str] = self.options.pull_options or {}
         self._joint: tuple[int, Transaction] | None = None  # thread and its joint transaction
         self._replica = Replica(journal, journal_path, writable=not location.read_only)
 
@@ -144,6 +150,13 @@ class Core:
         from cstorage.store.additional import shelves
 
         return shelves(roots, self.driver.name)
+
+    @cached_property
+    def subordinate_ids(self) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+        """Host UIDs and GIDs for automatic namespaces, looked up once: from, up to excluding."""
+        from cstorage.store.userns import subordinate_ids
+
+        return subordinate_ids(self)
 
     @property
     def catalogue(self) -> Catalogue:
@@ -225,7 +238,9 @@ class Core:
 
     @property
     def may_have_view(self) -> bool:
-        """One ``stat``: whether a view for other tools was ever made here."""
+        """At most one ``stat``: whether a view for other tools may be kept here."""
+        if self.location.projection:
+            return self.location.projection != "off"
         return os.path.isdir(f"{self.location.graph_root}/projection")
 
     def refresh_view(self) -> None:
@@ -406,6 +421,8 @@ class Transaction:
 
     def emit(self, event: ev.Event) -> None:
         """Add ``event``; it is visible in ``self.state`` at once."""
+        from cstorage.state.reducer import apply
+
         self._note_removals(event)
         apply(self.state, event, self._next)
         self._next += 1
@@ -505,6 +522,8 @@ class Transaction:
             for key, path in self._contents.items():
                 core.content.adopt(path, key)
             if self.events:
+                from cstorage.events import codec
+
                 self.writer.commit(
                     [codec.encode(event) for event in self.events],
                     actor=list(self.actor),

@@ -96,8 +96,7 @@ def write(
         ending = "bz2" if wanted is Compression.BZIP2 else "xz"
         raise UnsupportedCompression(f"unsupported compression format tar.{ending}")
     recipe = _recipe(core, pair) if pair.against_parent else None
-    target = compressing(sink, wanted)
-    try:
+    with compressing(sink, wanted) as target:
         if recipe is not None:
             with recipe:
                 _rebuild(core, pair.layer, recipe, target)
@@ -109,8 +108,6 @@ def write(
                 maps=pair.layer.maps,
                 parent_maps=pair.reference_maps,
             )
-    finally:
-        target.close()
 
 
 def _recipe(core: Core, pair: Pair) -> BinaryIO | None:
@@ -124,6 +121,6 @@ def _rebuild(core: Core, layer: Layer, recipe: BinaryIO, sink: ByteSink) -> None
 
     payloads = core.driver.payloads(layer.id)
     try:
-        assemble(recipe, payloads, sink)
+        assemble(recipe, payloads, sink, digest=layer.diff.uncompressed_digest)
     finally:
         payloads.close()

@@ -2,9 +2,10 @@
 
 Over an existing layer, all or nothing: the archive is extracted over a copy of the layer's tree
 (extents are shared where the file system can) and copy and tree are exchanged in the transaction
-that records the archive. Two cases are extracted in place instead, and bad input then leaves what
+that records the archive. Some are extracted in place instead, and bad input then leaves what
 was extracted so far: a layer that is mounted, or under one that is, because its tree cannot be
-exchanged; and a file system without ``renameat2(RENAME_EXCHANGE)``.
+exchanged; a file system without ``renameat2(RENAME_EXCHANGE)``; and a transaction of several
+operations, of which a later one may read the tree.
 """
 
 from __future__ import annotations
@@ -121,7 +122,8 @@ def apply_diff(
     root = core.driver.content_root(layer.id)
     with core.work() as work, core.work_beside(root, work) as tree_work:
         if (
-            not os.path.isdir(root)
+            core.joint is not None
+            or not os.path.isdir(root)
             or in_use(core, layer.id)
             or not can_exchange(str(tree_work.path))
             or (layer.writable and _marked(root))
@@ -160,6 +162,8 @@ def replace_content(
 
     ``tree`` is ``tree_work``'s folder ``tree``, durable; content files are in ``work``.
     """
+    if core.joint is not None:
+        raise StorageError("staged content cannot replace a layer's inside a larger transaction")
     keys = tuple(dict.fromkeys(key for key in (diff.recipe, diff.manifest, *contents) if key))
     swap = Swap(layer.id, os.stat(tree).st_ino, diff.recipe)
     if tree_work is work:

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cstorage import events as ev
 from cstorage.errors import (
+    ContentChanged,
     DuplicateID,
     DuplicateName,
     ParentIsContainer,
     StorageError,
 )
-from cstorage.model import BigDataItem, DiffSummary, IDMaps, Kind, Layer, LayerID
+from cstorage.model import BigDataItem, DiffSummary, Digest, IDMaps, Kind, Layer, LayerID
 from cstorage.store import bigdata, lookup
 from cstorage.store.catalogue import Catalogue
 from cstorage.store.core import new_id
@@ -89,7 +90,7 @@ def _find_base(core: Core, catalogue: Catalogue, request: LayerRequest) -> Base:
     template: Layer | None = None
     if request.template:
         template = lookup.layer(state, request.template)
-    inherited = parent.maps if parent is not None else IDMaps()
+    inherited = parent.maps if parent is not None else core.default_maps
     wanted = effective(request.maps, inherited)
     if wanted and core.driver.can_shift_ids:
         wanted = IDMaps()
@@ -141,8 +142,13 @@ def create(
     request: LayerRequest,
     source: ByteSource | None = None,
     options: ApplyOptions | None = None,
+    *,
+    toc_digest: str = "",
+    expected: str = "",
 ) -> Layer:
     """Create a layer, filled from ``source`` if given, in one transaction.
+
+    ``toc_digest`` is recorded with the archive; its content must have the digest ``expected``.
 
     Raises ``LayerUnknown`` (parent, template), ``ParentIsContainer``, ``DuplicateID``,
     ``DuplicateName``, ``InvalidBigDataName``, ``ArchiveError``, ``DriverError``; nothing is left.
@@ -159,6 +165,11 @@ def create(
             diff = base.diff
             if source is not None:
                 diff = extract(core, prepared, source, options, work)
+                if expected and diff.uncompressed_digest != expected:
+                    raise ContentChanged(
+                        f"the archive has digest {diff.uncompressed_digest}, expected {expected}"
+                    )
+                diff = diff._replace(toc_digest=Digest(toc_digest))
             core.driver.make_durable(prepared)
             contents = staged_contents(diff if source is not None else DiffSummary(), blobs)
             if tree_work is work:

@@ -4,21 +4,37 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from cstorage.errors import InvalidMappings
-from cstorage.model import IDMap, IDMapEntry, IDMaps
+from cstorage.model import IDMap, IDMaps
+
+
+class AutoMaps(NamedTuple):
+    """A request for host IDs that no other container has (semantics §10.3).
+
+    ``size`` 0 means "what the image needs, at least ``initial_size`` and the configured minimum".
+    The files, if given, stand for the image's passwd and group. Additional entries are part of the
+    result as they are.
+    """
+
+    size: int = 0
+    initial_size: int = 0
+    passwd_file: str = ""
+    group_file: str = ""
+    additional_uids: IDMap = ()
+    additional_gids: IDMap = ()
 
 
 class MapOptions(NamedTuple):
     """What the caller asks for. A true host flag means "no mapping of that kind".
 
     With neither flag nor list, the parent's map is inherited. ``auto`` asks for a range of its own
-    (containers only): size, 0 meaning "decide".
+    (containers only; ignored for layers).
     """
 
     host_uids: bool = False
     host_gids: bool = False
     uids: IDMap = ()
     gids: IDMap = ()
+    auto: AutoMaps | None = None
 
     @property
     def requested(self) -> IDMaps:
@@ -36,19 +52,7 @@ def effective(options: MapOptions, inherited: IDMaps) -> IDMaps:
 
 def check_overlaps(maps: IDMaps) -> None:
     """Raises ``InvalidMappings`` if ranges within one list overlap on either side (§4.10)."""
-    for entries in (maps.uids, maps.gids):
-        bad = [entry for entry in entries if _overlaps(entry, entries)]
-        if bad:
-            listed = ", ".join(f"{e.container_id}:{e.host_id}:{e.size}" for e in bad)
-            noun = "mapping" if len(bad) == 1 else "mappings"
-            raise InvalidMappings(f"overlapping ID {noun} {listed}")
+    from cstorage import idmap
 
-
-def _overlaps(entry: IDMapEntry, entries: IDMap) -> bool:
-    for other in entries:
-        if other is entry:
-            continue
-        for a, b in ((entry.container_id, other.container_id), (entry.host_id, other.host_id)):
-            if a < b + other.size and b < a + entry.size:
-                return True
-    return False
+    idmap.check_overlaps(maps.uids, "UID")
+    idmap.check_overlaps(maps.gids, "GID")

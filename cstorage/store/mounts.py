@@ -191,7 +191,7 @@ def _target(core: Core, key: str) -> tuple[Layer, IDMaps, tuple[str, ...], bool]
         raise LayerUnknown
     options = container.flags.get("MountOpts") or ()
     texts = tuple(option for option in options if isinstance(option, str))
-    volatile = container.flags.get("Volatile") is True
+    volatile = container.flags.get("Volatile") is True and not core.options.disable_volatile
     return found, container.maps or found.maps, texts, volatile
 
 

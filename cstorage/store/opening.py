@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 import journal as journal_api
-from cstorage import events as ev
+from cstorage.config import StoreOptions
+from cstorage.drivers.options import canonical
 from cstorage.drivers.registry import open_driver, select
 from cstorage.errors import IncompleteOptions, StoreIsReadOnly, UnknownItemError
 from cstorage.store.core import Core, Location
@@ -31,45 +33,137 @@ def open_store(
     read_only: bool = False,
     reason: str = "",
     program: str = "",
+    options: StoreOptions | None = None,
     taking_over: bool = False,
+    projection: str = "",
 ) -> Store:
     """Open the store at ``graph_root``, making it if it does not exist and may be written.
 
-    ``taking_over`` makes one where another tool keeps its own, to adopt that in place.
-    ``reason`` and ``program`` are recorded with every change made through the result. Raises
+    ``options`` give what the other arguments leave empty, and default maps, automatic namespaces
+    and pull options. With nothing given at all they are what the configuration says (semantics
+    §3.1). ``taking_over`` makes a store where another tool keeps its own, to adopt that in place.
+    ``projection`` "additional" keeps a view for other tools, "off" does not refresh one.
+    ``reason`` and ``program`` are recorded with every change made through the result.
+
+    A store that this process has open with the same roots, driver, reason and program is returned
+    again, whatever else is asked for; close it as often as it was opened. Raises
     ``IncompleteOptions``, ``ConfigError``, ``DriverError``, ``StoreDamaged``, ``StoreIsReadOnly``.
     """
-    if not (graph_root or run_root or driver or driver_options):
+    base = options or StoreOptions()
+    chosen = base._replace(
+        graph_root=os.fspath(graph_root) or base.graph_root,
+        run_root=os.fspath(run_root) or base.run_root,
+        driver=driver or base.driver,
+        driver_options=tuple(driver_options) or base.driver_options,
+        driver_priority=tuple(driver_priority) or base.driver_priority,
+        image_store=image_store or base.image_store,
+        transient_store=transient or base.transient_store,
+        projection=projection or base.projection,
+    )
+    chosen = _completed(chosen)
+    graph, run = Path(os.path.abspath(chosen.graph_root)), Path(os.path.abspath(chosen.run_root))
+    key = (os.getpid(), str(graph), str(run), reason, program, read_only)
+    with _registry_lock:
+        known = _registry.get(key)
+        if known is not None and canonical(chosen.driver) in ("", known.driver_name):
+            known._users += 1
+            return known
+        store = _open(
+            chosen,
+            graph,
+            run,
+            read_only=read_only,
+            reason=reason,
+            program=program,
+            taking_over=taking_over,
+        )
+        _registry.setdefault(key, store)
+        return store
+
+
+_registry: dict[tuple[int, str, str, str, str, bool], Store] = {}
+_registry_lock = threading.RLock()
+
+
+def released(store: Store) -> bool:
+    """Note that one user of ``store`` is done with it; True if that was the last one."""
+    with _registry_lock:
+        store._users -= 1
+        if store._users > 0:
+            return False
+        forget(store)
+        return True
+
+
+def forget(store: Store) -> None:
+    """Take ``store`` out of the registry. Safe to call twice."""
+    with _registry_lock:
+        for key in [key for key, known in _registry.items() if known is store]:
+            del _registry[key]
+
+
+def _completed(given: StoreOptions) -> StoreOptions:
+    """``given`` with roots from the configuration where it must have some (semantics §3.1)."""
+    if not (given.graph_root or given.run_root or given.driver or given.driver_options):
         from cstorage.config import load
 
         defaults = load()
-        graph_root, run_root = defaults.graph_root, defaults.run_root
-        driver, driver_options = defaults.driver, defaults.driver_options
-        driver_priority = driver_priority or defaults.driver_priority
-        image_store = image_store or defaults.image_store
-        transient = transient or defaults.transient_store
-    elif not (graph_root or run_root):
+        return defaults._replace(
+            driver_priority=given.driver_priority or defaults.driver_priority,
+            image_store=given.image_store or defaults.image_store,
+            transient_store=given.transient_store or defaults.transient_store,
+            projection=given.projection or defaults.projection,
+        )
+    if not (given.graph_root or given.run_root):
         raise IncompleteOptions("no storage runroot or graphroot specified")
-    elif not (graph_root and run_root):
+    if not (given.graph_root and given.run_root):
         from cstorage.config import load
 
         defaults = load()
-        graph_root = graph_root or defaults.graph_root
-        run_root = run_root or defaults.run_root
-    graph, run = Path(os.path.abspath(graph_root)), Path(os.path.abspath(run_root))
-    name = select(graph, run, driver, options=driver_options, priority=driver_priority)
-    graph_driver = open_driver(name, graph, run, options=driver_options, image_store=image_store)
-    for root in (graph, run):
+        return given._replace(
+            graph_root=given.graph_root or defaults.graph_root,
+            run_root=given.run_root or defaults.run_root,
+        )
+    return given
+
+
+def _open(
+    options: StoreOptions,
+    graph: Path,
+    run: Path,
+    *,
+    read_only: bool,
+    reason: str,
+    program: str,
+    taking_over: bool,
+) -> Store:
+    name = select(
+        graph, run, options.driver, options=options.driver_options, priority=options.driver_priority
+    )
+    graph_driver = open_driver(
+        name, graph, run, options=options.driver_options, image_store=options.image_store
+    )
+    for root in (graph, run, *([Path(options.image_store)] if options.image_store else [])):
         if not root.is_dir():
             _make_root(root, read_only)
     location = Location(
-        graph, run, name, tuple(driver_options), image_store, transient, read_only, reason, program
+        graph,
+        run,
+        name,
+        options.driver_options,
+        options.image_store,
+        options.transient_store,
+        read_only,
+        reason,
+        program,
+        options,
+        options.projection,
     )
     core = _open_core(location, graph_driver, taking_over)
     try:
         core.shelves  # noqa: B018  additional stores that contradict themselves: not to be opened
         core.sweep()
-        if transient:
+        if options.transient_store:
             from cstorage.store.transient import settle
 
             settle(core)
@@ -133,6 +227,8 @@ def _open_core(location: Location, driver: object, taking_over: bool) -> Core:
             journal = journal_api.Journal.open(folder, mode="w", create=True)
     core = Core(location, journal, graph_driver, folder)
     if not location.read_only and not core.state.driver:
+        from cstorage import events as ev
+
         with core.transaction() as tx:
             if not tx.state.driver:
                 tx.emit(ev.StoreInitialised(graph_driver.name))

@@ -125,7 +125,7 @@ def kept(core: Core) -> bool:
 def after_commit(core: Core) -> None:
     """Refresh a kept view; what stands against it is left to ``project`` to report."""
     try:
-        if kept(core):
+        if core.location.projection == "additional" or kept(core):
             refresh(core, _COMMIT_TIMEOUT_S)
     except (StorageError, OSError):
         return

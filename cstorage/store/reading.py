@@ -13,9 +13,7 @@ from typing import TYPE_CHECKING
 
 import journal as journal_api
 from cstorage.errors import OutcomeUnknown, StorageError, StoreBusy, StoreDamaged, StoreIsReadOnly
-from cstorage.events import codec
 from cstorage.state import State
-from cstorage.state.reducer import apply
 from cstorage.store import tables
 from journal.frame import DATA
 
@@ -50,6 +48,9 @@ def apply_frame(state: State, frame: Frame) -> int:
     """Apply one frame of the journal to ``state``; how many events it had."""
     if frame.kind != DATA:
         return 0
+    from cstorage.events import codec
+    from cstorage.state.reducer import apply
+
     sequence = frame.first_sequence
     decode = codec.decode
     for raw in frame.transaction().events:

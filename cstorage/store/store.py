@@ -12,30 +12,32 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from cstorage import events as ev
-from cstorage.errors import ContainerUnknown, LayerUnknown
+from cstorage.errors import InvalidID
 from cstorage.model import (
     Change,
     Compression,
     Container,
     DiffSummary,
-    Digest,
+    IDMap,
     IDMaps,
     Image,
-    Kind,
     Layer,
     LayerID,
 )
-from cstorage.store import lookup
+from cstorage.store.finder import Finder
+from cstorage.store.item_data import ItemData
 from cstorage.store.lazily import LazyModule
 from cstorage.store.mapping import MapOptions
+from cstorage.store.mounter import Mounter
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
+    from cstorage import events as ev
     from cstorage.archive.apply import ApplyOptions
     from cstorage.archive.compression import ByteSink, ByteSource
     from cstorage.drivers.contract import StrPath
+    from cstorage.interop.consumers import Consumer
     from cstorage.interop.projection import Outcome
     from cstorage.interop.selection import Form
     from cstorage.store import (
@@ -59,9 +61,11 @@ if TYPE_CHECKING:
         transactions,
         usage,
     )
+    from cstorage.store import flags as flags_of
+    from cstorage.store.additional_layers import AdditionalLayer
     from cstorage.store.checking import CheckOptions, Report
     from cstorage.store.core import Core
-    from cstorage.store.mounts import MountTable
+    from cstorage.store.lockfile import LockFile
     from cstorage.store.staged import StagedLayer
     from cstorage.store.transactions import StoreTransaction
     from cstorage.store.usage import ImageUsage, StoreUsage
@@ -71,6 +75,7 @@ if TYPE_CHECKING:
     from cstorage.store.incoming import Mode
     from cstorage.store.replay import Copied
 else:
+    ev = LazyModule("cstorage.events")
     adoption = LazyModule("cstorage.store.adoption")
     bigdata = LazyModule("cstorage.store.bigdata")
     checking = LazyModule("cstorage.store.checking")
@@ -79,6 +84,7 @@ else:
     deletion = LazyModule("cstorage.store.deletion")
     diffs = LazyModule("cstorage.store.diffs")
     directories = LazyModule("cstorage.store.directories")
+    flags_of = LazyModule("cstorage.store.flags")
     filling = LazyModule("cstorage.store.filling")
     history = LazyModule("cstorage.store.history")
     images = LazyModule("cstorage.store.images")
@@ -92,14 +98,15 @@ else:
     usage = LazyModule("cstorage.store.usage")
 
 
-class Store:
+class Store(Finder, ItemData, Mounter):
     """An open store; a context manager. Safe to use from several threads.
 
     Open one with ``cstorage.open``.
     """
 
     def __init__(self, core: Core) -> None:
-        self._core = core
+        super().__init__(core)
+        self._users = 1
 
     def __enter__(self) -> Store:
         return self
@@ -113,8 +120,20 @@ class Store:
         self.close()
 
     def close(self) -> None:
-        """Close the journal. Nothing is unmounted, nothing is lost without it."""
-        self._core.close()
+        """Close the journal, once for every time it was opened; the last one counts.
+
+        Nothing is unmounted, nothing is lost without it.
+        """
+        from cstorage.store import opening
+
+        if opening.released(self):
+            self._core.close()
+
+    def free(self) -> None:
+        """Let the next opening of the same roots make an object of its own; this one stays open."""
+        from cstorage.store import opening
+
+        opening.forget(self)
 
     # -- the store itself ------------------------------------------------------------------------
 
@@ -143,6 +162,20 @@ class Store:
         return self._core.location.driver_options
 
     @property
+    def uid_map(self) -> IDMap:
+        """Default map of layers without a parent."""
+        return self._core.options.uid_map
+
+    @property
+    def gid_map(self) -> IDMap:
+        return self._core.options.gid_map
+
+    @property
+    def pull_options(self) -> dict[str, str]:
+        """What the configuration says to those who fetch images."""
+        return dict(self._core.pull_options)
+
+    @property
     def journal_path(self) -> Path:
         """The folder of the store's journal."""
         return self._core.journal_path
@@ -163,89 +196,6 @@ class Store:
             return version("cstorage")
         except PackageNotFoundError:
             return ""
-
-    # -- listing and finding ---------------------------------------------------------------------
-
-    def layers(self) -> Iterator[Layer]:
-        """All layers in creation order, volatile ones last, then those of additional stores."""
-        return self._core.view.layers()
-
-    def images(self) -> Iterator[Image]:
-        """All images in creation order, then those of additional stores."""
-        return self._core.view.images()
-
-    def containers(self) -> Iterator[Container]:
-        """All containers in creation order, volatile ones last."""
-        state = self._core.view.primary
-        for id_ in state.ids(Kind.CONTAINER):
-            found = state.container(id_)
-            if found is not None:
-                yield found
-
-    def layer(self, key: str) -> Layer:
-        """Raises ``LayerUnknown``."""
-        return self._core.catalogue.layer(key)
-
-    def image(self, key: str) -> Image:
-        """Raises ``ImageUnknown``, also where the primary store has a record that hides it."""
-        return self._core.catalogue.unhidden_image(key)
-
-    def container(self, key: str) -> Container:
-        """Raises ``ContainerUnknown``."""
-        return lookup.container(self._core.state, key)
-
-    def exists(self, key: str) -> bool:
-        """Whether any layer, image or container answers to ``key``."""
-        return self._core.catalogue.any_item(key) is not None
-
-    def lookup(self, key: str) -> str:
-        """ID of the layer, image or container (in this order). Raises ``LayerUnknown``."""
-        found = self._core.catalogue.any_item(key)
-        if found is None:
-            raise LayerUnknown
-        return found.id
-
-    def layers_by_compressed_digest(self, digest: str) -> list[Layer]:
-        """Raises ``InvalidDigest``, ``LayerUnknown`` if there is none."""
-        return self._layers_by("c", digest)
-
-    def layers_by_uncompressed_digest(self, digest: str) -> list[Layer]:
-        """Raises ``InvalidDigest``, ``LayerUnknown`` if there is none."""
-        return self._layers_by("u", digest)
-
-    def layers_by_toc_digest(self, digest: str) -> list[Layer]:
-        """Raises ``InvalidDigest``, ``LayerUnknown`` if there is none."""
-        return self._layers_by("t", digest)
-
-    def _layers_by(self, which: str, digest: str) -> list[Layer]:
-        from cstorage.store import digests
-
-        digests.check(digest)
-        with self._core.mutex:
-            found = list(self._core.catalogue.layers_by_digest(which, digest))
-        if not found:
-            raise LayerUnknown
-        return found
-
-    def images_by_digest(self, digest: str) -> list[Image]:
-        """Images that answer to ``digest``; a digest nobody has, or a malformed one, finds none."""
-        with self._core.mutex:
-            return list(self._core.catalogue.images_by_digest(digest))
-
-    def images_by_top_layer(self, key: str) -> list[Image]:
-        """Images whose top layer or mapped top layer it is. Raises ``LayerUnknown``."""
-        with self._core.mutex:
-            catalogue = self._core.catalogue
-            return list(catalogue.images_of_layer(catalogue.layer(key).id))
-
-    def container_by_layer(self, key: str) -> Container:
-        """Raises ``LayerUnknown``, ``ContainerUnknown`` if it belongs to no container."""
-        with self._core.mutex:
-            catalogue = self._core.catalogue
-            id_ = catalogue.primary.container_of_layer(catalogue.layer(key).id)
-            if id_ is None:
-                raise ContainerUnknown
-            return lookup.container(catalogue.primary, id_)
 
     # -- several changes as one --------------------------------------------------------------
 
@@ -268,32 +218,6 @@ class Store:
     def image_usage(self) -> Iterator[ImageUsage]:
         """What each image adds to the store."""
         return usage.of_images(self._core)
-
-    # -- names and metadata ----------------------------------------------------------------------
-
-    def names(self, key: str) -> tuple[str, ...]:
-        """Raises ``LayerUnknown``."""
-        return names.of(self._core, key)
-
-    def set_names(self, key: str, new: Sequence[str]) -> tuple[str, ...]:
-        """Replace the names; returns the resulting ones. Raises ``LayerUnknown``."""
-        return names.change(self._core, ev.NamesSet, key, new)
-
-    def add_names(self, key: str, new: Sequence[str]) -> tuple[str, ...]:
-        """Put names before the present ones; returns the resulting ones."""
-        return names.change(self._core, ev.NamesAdded, key, new)
-
-    def remove_names(self, key: str, old: Sequence[str]) -> tuple[str, ...]:
-        """Take names away; absent ones are ignored. Returns the resulting ones."""
-        return names.change(self._core, ev.NamesRemoved, key, old)
-
-    def metadata(self, key: str) -> str:
-        """Raises ``NotAnID``."""
-        return names.metadata(self._core, key)
-
-    def set_metadata(self, key: str, text: str) -> None:
-        """Raises ``NotAnID``."""
-        names.set_metadata(self._core, key, text)
 
     # -- layers ----------------------------------------------------------------------------------
 
@@ -417,6 +341,15 @@ class Store:
         """Delete staged content that will not be applied."""
         staged_layer.close()
 
+    def lookup_additional_layer(self, toc_digest: str, image: str = "") -> AdditionalLayer:
+        """The layer with this table of contents in an additional layer store.
+
+        Raises ``LayerUnknown``, also for drivers without such stores.
+        """
+        from cstorage.store import additional_layers
+
+        return additional_layers.find(self._core, toc_digest, image)
+
     def differ_target(self, key: str) -> Path:
         """Directory of a layer's own content. Raises ``LayerUnknown``, ``NotSupported``."""
         return staged.target(self._core, key)
@@ -536,125 +469,19 @@ class Store:
         """Delete everything."""
         deletion.everything(self._core)
 
-    # -- mounting --------------------------------------------------------------------------------
-
-    @property
-    def _mounts(self) -> MountTable:
-        return self._core.mounts
-
-    def mount(self, key: str, label: str = "", options: Sequence[str] = ()) -> Path:
-        """Mount a container or layer; returns where. Each call needs its ``unmount``."""
-        return mounts.mount(self._core, self._mounts, key, label, options)
-
-    def mount_image(self, key: str, label: str = "", options: Sequence[str] = ()) -> Path:
-        """Mount an image's top layer read-only; returns where."""
-        return mounts.mount_image(self._core, self._mounts, key, label, options)
-
-    def unmount(self, key: str, force: bool = False) -> bool:
-        """Undo one ``mount``, or all with ``force``; True if it is still mounted."""
-        return mounts.unmount(self._core, self._mounts, key, force)
-
-    def unmount_image(self, key: str, force: bool = False) -> bool:
-        """Undo one ``mount_image``, or all with ``force``; True if it is still mounted."""
-        return mounts.unmount_image(self._core, self._mounts, key, force)
-
-    def mounted(self, key: str) -> int:
-        """How many users the mount has. Raises ``LayerUnknown``."""
-        return mounts.mounted(self._core, self._mounts, key)
-
-    def mount_path(self, layer_id: str) -> str:
-        """Where the layer is mounted, "" if it is not."""
-        recorded = self._mounts.get(layer_id)
-        if recorded.users and self._core.driver.is_mounted(layer_id):
-            return recorded.path
-        return ""
-
-    def shutdown(self, force: bool = False) -> list[LayerID]:
-        """Release the driver's mounts; with ``force`` unmount layers. ``mounts.shutdown``."""
-        return mounts.shutdown(self._core, self._mounts, force)
-
-    def layer_parent_owners(self, key: str) -> tuple[list[int], list[int]]:
-        """Unmapped owners above the mount point. Raises ``LayerUnknown``, ``LayerNotMounted``."""
-        return mounts.parent_owners(self._core, self._mounts, key)
-
-    def container_parent_owners(self, key: str) -> tuple[list[int], list[int]]:
-        """The same for a container's layer. Raises ``ContainerUnknown``, ``LayerUnknown``."""
-        return self.layer_parent_owners(self.container(key).layer)
-
-    # -- big data --------------------------------------------------------------------------------
-
-    def list_layer_big_data(self, key: str) -> list[str]:
-        return bigdata.names(self._core, Kind.LAYER, key)
-
-    def layer_big_data(self, key: str, name: str) -> bytes:
-        return bigdata.read(self._core, Kind.LAYER, key, name)
-
-    def set_layer_big_data(self, key: str, name: str, data: bytes) -> None:
-        bigdata.write(self._core, Kind.LAYER, key, name, data)
-
-    def list_image_big_data(self, key: str) -> list[str]:
-        return bigdata.names(self._core, Kind.IMAGE, key)
-
-    def image_big_data(self, key: str, name: str) -> bytes:
-        return bigdata.read(self._core, Kind.IMAGE, key, name)
-
-    def image_big_data_size(self, key: str, name: str) -> int:
-        return bigdata.size(self._core, Kind.IMAGE, key, name)
-
-    def image_big_data_digest(self, key: str, name: str) -> Digest:
-        return bigdata.digest(self._core, Kind.IMAGE, key, name)
-
-    def set_image_big_data(
-        self, key: str, name: str, data: bytes, digester: Callable[[bytes], str] | None = None
-    ) -> None:
-        """Store a blob; ``digester`` gives the digest of blobs named ``manifest…``, which need one.
-
-        Raises ``ImageUnknown``, ``DigestUnknown``, ``InvalidBigDataName``, ``InvalidDigest``.
-        """
-        bigdata.write(self._core, Kind.IMAGE, key, name, data, digester)
-
-    def list_container_big_data(self, key: str) -> list[str]:
-        return bigdata.names(self._core, Kind.CONTAINER, key)
-
-    def container_big_data(self, key: str, name: str) -> bytes:
-        return bigdata.read(self._core, Kind.CONTAINER, key, name)
-
-    def container_big_data_size(self, key: str, name: str) -> int:
-        return bigdata.size(self._core, Kind.CONTAINER, key, name)
-
-    def container_big_data_digest(self, key: str, name: str) -> Digest:
-        return bigdata.digest(self._core, Kind.CONTAINER, key, name)
-
-    def set_container_big_data(self, key: str, name: str, data: bytes) -> None:
-        bigdata.write(self._core, Kind.CONTAINER, key, name, data)
-
-    # -- directories -----------------------------------------------------------------------------
-
-    def container_directory(self, key: str) -> Path:
-        return directories.container_directory(self._core, key)
-
-    def container_run_directory(self, key: str) -> Path:
-        return directories.container_run_directory(self._core, key)
-
-    def image_directory(self, key: str) -> Path:
-        return directories.image_directory(self._core, key)
-
-    def image_run_directory(self, key: str) -> Path:
-        return directories.image_run_directory(self._core, key)
-
-    def set_container_directory_file(self, key: str, file: str, data: bytes) -> None:
-        directories.write_file(self.container_directory(key), file, data)
-
-    def from_container_directory(self, key: str, file: str) -> bytes:
-        return directories.read_file(self.container_directory(key), file)
-
-    def set_container_run_directory_file(self, key: str, file: str, data: bytes) -> None:
-        directories.write_file(self.container_run_directory(key), file, data)
-
-    def from_container_run_directory(self, key: str, file: str) -> bytes:
-        return directories.read_file(self.container_run_directory(key), file)
-
     # -- maintenance -----------------------------------------------------------------------------
+
+    def digest_lock(self, digest: str) -> LockFile:
+        """A lock of callers' own for whatever has this digest; the digest is not checked.
+
+        Raises ``InvalidID`` if it is no file name; an empty one fails when it is locked.
+        """
+        from cstorage.store import lockfile
+
+        if "/" in digest or "\0" in digest or digest in (".", ".."):
+            raise InvalidID(f"digest {digest!r} is no file name")
+        folder = self.run_root / f"{self.driver_name}-locks"
+        return lockfile.get_lockfile(os.path.join(folder, digest))
 
     def check(self, options: CheckOptions | None = None) -> Report:
         """Compare everything with what was recorded; ``None`` looks at all but trees' contents."""
@@ -704,6 +531,12 @@ class Store:
         return projecting.project(
             self._core, form=form, keep=keep, grace_s=grace_s, overwrite=overwrite, verify=verify
         )
+
+    def consumers(self) -> list[Consumer]:
+        """Mounts on this machine that rest on layers of this store, ours among them."""
+        from cstorage.interop.consumers import consumers
+
+        return consumers(self._core.driver.home) if self.driver_name == "overlay" else []
 
     def stop_projecting(self, *, overwrite: bool = False) -> None:
         """Remove the view. Raises ``ViewChanged`` if another program wrote to it."""

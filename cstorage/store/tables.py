@@ -20,8 +20,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cstorage import events as ev
 from cstorage.errors import StoreDamaged
+from cstorage.model.stored import SCHEMA
 from cstorage.state import State, values
 from cstorage.state.levels import Levels, merged
 from journal.errors import JournalDamaged, JournalError, ResyncRequired, SnapshotRefused
@@ -93,7 +93,7 @@ def _open(journal: Journal, path: str) -> Snapshot:
     said = table.described
     if (said.uuid, said.schema, said.reducer_version) != (
         journal.uuid,
-        ev.SCHEMA,
+        SCHEMA,
         values.REDUCER_VERSION,
     ):
         table.close()
@@ -240,7 +240,7 @@ def settle(
             journal.snapshots.write(
                 loaded.state.entries(),
                 position=loaded.reader.position,
-                schema=ev.SCHEMA,
+                schema=SCHEMA,
                 reducer_version=values.REDUCER_VERSION,
                 digest=loaded.state.digest(),
             )
@@ -299,7 +299,7 @@ def _write_level(
             items(),
             uuid=journal.uuid,
             position=position,
-            schema=ev.SCHEMA,
+            schema=SCHEMA,
             reducer_version=values.REDUCER_VERSION,
             digest=loaded.state.digest(),
             time_ns=journal.clock.time_ns(),
@@ -315,7 +315,7 @@ def _write_level(
     journal.control(
         SNAPSHOT_REF,
         [said.hash, position.segment, position.offset, position.sequence, said.digest,
-         ev.SCHEMA, values.REDUCER_VERSION, said.count],
+         SCHEMA, values.REDUCER_VERSION, said.count],
     )  # fmt: skip
 
 

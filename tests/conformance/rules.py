@@ -330,3 +330,10 @@ def _folder_after_whiteout(step: Step, ours: Shown, theirs: Shown) -> tuple[Show
         return ours, theirs
     opaque = r"\S+: xattrs: ours \(\('trusted\.overlay\.opaque', '79'\),\), theirs \(\)"
     return _without_lines(ours, opaque), theirs
+
+
+@_rule("own-whiteouts")
+def _own_whiteouts(step: Step, ours: Shown, theirs: Shown) -> tuple[Shown, Shown]:
+    if step.command == "(trees)" and step.driver == "vfs" and "own" in step.seen:
+        return _without_lines(ours, r"own/a: only ours: Entry\(kind='-'.*"), theirs
+    return ours, theirs

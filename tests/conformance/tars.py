@@ -103,6 +103,9 @@ OPAQUE = archive(
     ]
 )
 
+#: A whiteout of what the same archive brought.
+OWN_WHITEOUT = archive([Member("a"), Member(".wh.a"), Member("b")])
+
 EMPTY = b""
 
 #: The same archive as each compression that is recognised by its first bytes.

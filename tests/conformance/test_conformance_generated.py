@@ -69,7 +69,20 @@ ARCHIVES = st.lists(
     st.one_of(_FILES, _FILES, _LINKS, _FOLDERS, _WHITEOUTS),
     max_size=5,
     unique_by=lambda member: member.name,
-).map(tars.archive)
+).map(lambda members: tars.archive(_without_own_whiteouts(members)))
+
+
+def _without_own_whiteouts(members: list[tars.Member]) -> list[tars.Member]:
+    """Leaves out whiteouts of what the same archive brought before: `own-whiteouts` differ."""
+    kept: list[tars.Member] = []
+    for member in members:
+        folder, _, name = member.name.rpartition("/")
+        hidden = f"{folder}/{name.removeprefix('.wh.')}".lstrip("/")
+        names = [f"{other.name}/" for other in kept]
+        own = name.startswith(".wh.") and any(n.startswith(f"{hidden}/") for n in names)
+        if not own:
+            kept.append(member)
+    return kept
 
 
 def _flags(flag: str, values: list[str]) -> list[str]:

@@ -419,3 +419,56 @@ def test_locks_are_record_locks(tmp_path: Path) -> None:
         assert out.stdout == "kept out\n"
         with path.open("r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_the_option_keeps_a_view_without_being_asked_each_time(
+    open_store: Callable[..., Any], layout: Path
+) -> None:
+    with open_store("vfs", projection="additional") as store:
+        tools.load(store, layout, "localhost/test:1")
+        assert len(_records(store.graph_root, "images")) == 1
+    with open_store("vfs", projection="off") as store:
+        store.delete_image(next(store.images()).id)
+        assert len(_records(store.graph_root, "images")) == 1
+    with open_store("vfs") as store:  # the store itself remembers
+        store.create_layer()
+        assert _records(store.graph_root, "images") == []
+
+
+def test_the_option_is_read_from_the_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cstorage import config
+    from cstorage.errors import ConfigError
+
+    conf = tmp_path / "storage.conf"
+    monkeypatch.setenv("CONTAINERS_STORAGE_CONF", str(conf))
+    conf.write_text('[storage.options]\nprojection = "additional"\n')
+    assert config.load().projection == "additional"
+    conf.write_text('[storage.options]\nprojection = "yes"\n')
+    with pytest.raises(ConfigError, match="additional"):
+        config.load()
+
+
+def test_mounts_on_our_layers_are_known(
+    open_store: Callable[..., Any], layout: Path, tmp_path: Path
+) -> None:
+    with open_store("overlay") as store:
+        image = tools.load(store, layout, "localhost/test:1")
+        home = store.graph_root / "overlay"
+        lowers = ":".join(
+            f"{home}/l/{(home / layer / 'link').read_text()}" for layer in reversed(image.layers)
+        )
+        for name in ("upper", "work", "point"):
+            (tmp_path / name).mkdir()
+        options = f"lowerdir={lowers},upperdir={tmp_path}/upper,workdir={tmp_path}/work"
+        subprocess.run(
+            ["mount", "-t", "overlay", "overlay", "-o", options, str(tmp_path / "point")],
+            check=True,
+        )
+        try:
+            found = {c.mount_point: c.layers for c in store.consumers()}
+            assert found[str(tmp_path / "point")] == tuple(reversed(image.layers))
+        finally:
+            subprocess.run(["umount", str(tmp_path / "point")], check=True)
+        assert str(tmp_path / "point") not in {c.mount_point for c in store.consumers()}

@@ -1,4 +1,4 @@
-"""What real tools wrote is adopted, and what we export is theirs: equal names, digests, bytes."""
+"""What podman, buildah, skopeo and the original wrote is adopted, exported and used again."""
 
 from __future__ import annotations
 

@@ -395,3 +395,9 @@ def test_a_killed_exchange_is_settled(store, place):
         store = place.reopen(store)
         assert (os.stat(root).st_ino == marker) is stays
         assert diff_of(store, layer.id) == BASE
+
+
+def test_without_an_additional_layer_store(store):
+    """§3.5: no such layer, also for drivers that have no such stores."""
+    with pytest.raises(LayerUnknown):
+        store.lookup_additional_layer("sha256:" + "7" * 64)
