@@ -347,6 +347,22 @@ def test_data_items_are_compared_with_their_records(
             assert _adopted(done) == {"layer"}
 
 
+def test_data_behind_links_that_leave_the_store_is_not_read(
+    open_store: Callable[..., Any], foreign: Foreign, tmp_path: Path
+) -> None:
+    folder = foreign.root / f"{foreign.driver}-images" / foreign.image.id
+    shutil.move(folder, tmp_path / "secret")
+    folder.symlink_to(tmp_path / "secret")
+    with open_store("vfs") as store:
+        done = store.adopt(foreign.root)
+        assert "leads out of the store" in _left_out(done)[f"image {foreign.image.id}"]
+        folder.unlink()
+        folder.mkdir()
+        (folder / "manifest").symlink_to(tmp_path / "secret" / "manifest")
+        assert list(store.images()) == []
+        assert "manifest" in _left_out(store.adopt(foreign.root))[f"image {foreign.image.id}"]
+
+
 def test_missing_short_names_matter_only_in_place(
     open_store: Callable[..., Any], exports: dict[str, Foreign], tmp_path: Path
 ) -> None:

@@ -171,3 +171,24 @@ def test_layers_with_other_owners_come_along(
                 info = os.lstat(point / "etc" / "mine")
                 assert (info.st_uid, info.st_gid) == (100007, 200008)
                 store.unmount(container.id)
+
+
+def test_parents_in_an_additional_store_are_taken_from_there(
+    layout: Path, open_store: Callable[..., Any], tmp_path: Path
+) -> None:
+    with open_store("overlay", "base") as base:
+        image = tools.load(base, layout, "localhost/test:1")
+        base.project()
+        engine = tools.Engine(tmp_path / "theirs", "overlay", base.graph_root)
+    work = engine.buildah("from", "--pull-never", "localhost/test:1").strip()
+    (Path(engine.buildah("mount", work).strip()) / "built").write_text("by buildah")
+    engine.buildah("umount", work)
+    engine.buildah("commit", "-q", "--rm", work, "localhost/built:1")
+    with open_store("overlay") as store:
+        alone = store.adopt(engine.root)
+        assert alone.adopted == ()
+        assert any("is not in the store" in fault.why for fault in alone.left_out)
+        done = store.adopt(engine.root, additional=[str(base.graph_root)])
+        assert done.left_out == ()
+        assert [layer.id for layer in store.layers()][:3] == image.layers
+        assert [i.names for i in store.images()] == [("localhost/built:1",)]
