@@ -17,10 +17,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import peers
 import pytest
 
 import cstorage
-import tools
 from cstorage.model import Compression
 
 if TYPE_CHECKING:
@@ -103,17 +103,17 @@ def test_project_killed_at_any_moment(
     open_store: Callable[..., Any], layout: Path, tmp_path: Path, killer: Killer, times: int
 ) -> None:
     more = tmp_path / "layout2"
-    tools.oci_layout(more, [*tools.layers()[:1], tools._tar([("x", b"x" * 100_000)])], note="2")
+    peers.oci_layout(more, [*peers.layers()[:1], peers._tar([("x", b"x" * 100_000)])], note="2")
     with open_store("overlay", "start") as store:
-        first = tools.load(store, layout, "localhost/test:1")
+        first = peers.load(store, layout, "localhost/test:1")
         store.project()
-        tools.load(store, more, "localhost/more:1")
+        peers.load(store, more, "localhost/more:1")
         store.set_names(first.id, ["localhost/renamed:1"])
     subprocess.run(["cp", "-a", tmp_path / "start", tmp_path / "clean"], check=True)
     killer.measure(
         [*_roots(tmp_path / "start"), "layers"], [*_roots(tmp_path / "clean"), "project"]
     )
-    want = tools.view_bytes(tmp_path / "clean" / "graph", "overlay")
+    want = peers.view_bytes(tmp_path / "clean" / "graph", "overlay")
     killed = 0
     for _ in range(times):
         place = tmp_path / "victim"
@@ -123,7 +123,7 @@ def test_project_killed_at_any_moment(
         with cstorage.open(place / "graph", place / "run", "overlay") as store:
             assert len(list(store.images())) == 2
             assert store.project().left_out == ()
-        assert tools.view_bytes(place / "graph", "overlay") == want
+        assert peers.view_bytes(place / "graph", "overlay") == want
         shutil.rmtree(place)
     assert killed
 
@@ -133,12 +133,12 @@ def test_adopt_killed_at_any_moment(
 ) -> None:
     theirs = tmp_path / "theirs"
     with open_store("overlay", "origin") as store:
-        image = tools.load(store, layout, "localhost/test:1")
+        image = peers.load(store, layout, "localhost/test:1")
         container = store.create_container(image.id, names=["c"])
         (store.mount(container.id) / "inside").write_text("by c")
         store.unmount(container.id)
         store.export(theirs)
-    before = tools.listing(theirs)
+    before = peers.listing(theirs)
     killer.measure(
         [*_roots(tmp_path / "idle"), "layers"],
         [*_roots(tmp_path / "clean"), "adopt", str(theirs)],
@@ -147,7 +147,7 @@ def test_adopt_killed_at_any_moment(
     for number in range(times):
         place = tmp_path / f"victim{number}"
         killed += killer.kill([*_roots(place), "adopt", str(theirs)])
-        assert tools.listing(theirs) == before
+        assert peers.listing(theirs) == before
         with cstorage.open(place / "graph", place / "run", "overlay") as store:
             there = [layer.id for layer in store.layers()]
             partly += 0 < len(there) < 4
@@ -170,7 +170,7 @@ def test_adopt_killed_at_any_moment(
 
 def _lists(store: Path) -> dict[str, bytes]:
     """An exported store's files but for the change tokens, which are of one journal."""
-    found = tools.view_bytes(store, "overlay")
+    found = peers.view_bytes(store, "overlay")
     return {name: data for name, data in found.items() if not name.endswith(".lock")}
 
 
@@ -178,7 +178,7 @@ def test_export_killed_at_any_moment_leaves_no_half_store(
     open_store: Callable[..., Any], layout: Path, tmp_path: Path, killer: Killer, times: int
 ) -> None:
     with open_store("overlay", "ours") as store:
-        tools.load(store, layout, "localhost/test:1")
+        peers.load(store, layout, "localhost/test:1")
     words = [*_roots(tmp_path / "ours"), "export", "--to", "containers-storage"]
     killer.measure([*_roots(tmp_path / "ours"), "layers"], [*words, str(tmp_path / "clean")])
     want = _lists(tmp_path / "clean")
