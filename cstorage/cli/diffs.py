@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from cstorage.cli.invocation import FAILED, OK
 from cstorage.cli.quoting import go_quote, json_text
 from cstorage.cli.streams import Target, source
-from cstorage.errors import NotSupported, UnsupportedCompression
+from cstorage.errors import UnsupportedCompression
 from cstorage.model import ChangeKind, Compression
 
 if TYPE_CHECKING:
@@ -83,4 +83,6 @@ def applydiff_staged(inv: Invocation) -> int:
     if inv.store.driver_name != "overlay":
         inv.out.error(f"graph driver {inv.store.driver_name} does not support partial pull")
         return FAILED
-    raise NotSupported("applying a staging directory; use import-layer with a tar of it")
+    with inv.store.prepare_staged_layer(inv.arg(1)) as staged:
+        inv.store.apply_staged_layer(staged, inv.arg(0))
+    return OK

@@ -30,7 +30,7 @@ class Payloads:
     def __init__(self, roots: Sequence[str]) -> None:
         self._paths = list(roots)
         self._roots: list[int] = []
-        self._finders: list[beneath.Payloads] = []
+        self._finders: dict[int, beneath.Payloads] = {}
 
     def __call__(self, name: bytes, /) -> int:
         """An O_RDONLY descriptor of the regular file ``name``. Raises ``ContentChanged``."""
@@ -48,18 +48,19 @@ class Payloads:
 
     def _finder(self, index: int) -> beneath.Payloads:
         """The finder of the layer's own directory (0), or that of the directories below it (1)."""
-        if index == len(self._finders):
+        if index not in self._finders:
             from cstorage.archive import beneath
 
             paths = self._paths[1:] if index else self._paths[:1]
-            opened = [os.open(path, _DIRECTORY) for path in paths]
-            self._roots += opened
-            self._finders.append(beneath.Payloads(opened))
+            first = len(self._roots)
+            for path in paths:
+                self._roots.append(os.open(path, _DIRECTORY))
+            self._finders[index] = beneath.Payloads(self._roots[first:])
         return self._finders[index]
 
     def close(self) -> None:
         """Close the directories. Safe to call twice."""
         while self._finders:
-            self._finders.pop().close()
+            self._finders.popitem()[1].close()
         while self._roots:
             os.close(self._roots.pop())

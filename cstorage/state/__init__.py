@@ -253,9 +253,13 @@ class State:
 
     def images_of_layer(self, layer: str) -> Iterator[str]:
         """Images whose top layer or mapped top layer it is."""
+        if self.get(keys.uses(b"X", layer)) is None:
+            return iter(())  # one look instead of a search: no image needs it at all
         return self._under(keys.image_of_layer_prefix(layer))
 
     def container_of_layer(self, layer: str) -> str | None:
+        if self.get(keys.uses(b"Y", layer)) is None:
+            return None
         return next(self._under(keys.container_of_layer_prefix(layer)), None)
 
     def containers_of_image(self, image: str) -> Iterator[str]:

@@ -20,6 +20,7 @@ from cstorage.errors import (
     NotAnImage,
 )
 from cstorage.model import Container, Image, Kind, LayerID
+from cstorage.state import aggregates
 from cstorage.store import directories, lookup
 
 if TYPE_CHECKING:
@@ -82,7 +83,10 @@ def _removable(state: State, image: Image) -> list[LayerID]:
             break
         if state.container_of_layer(id_) is not None:
             break
-        if any(other != image.id for other in state.images_of_layer(id_)):
+        # Needed once is needed by this image; only otherwise is it worth asking by whom.
+        if aggregates.uses(state, aggregates.IMAGES, id_) > 1 and any(
+            other != image.id for other in state.images_of_layer(id_)
+        ):
             break
         if any(child not in gone for child in state.children(id_)):
             break

@@ -62,6 +62,8 @@ class Worker:
         self.mine: list[str] = []
 
     def run(self) -> None:
+        from cstorage.errors import StoreBusy
+
         actions = [
             (4, self.read_metadata), (4, self.read_pivots), (2, self.read_listing),
             (1, self.read_data), (3, self.write_metadata), (2, self.swap), (2, self.add_name),
@@ -76,7 +78,10 @@ class Worker:
         for at, action in enumerate(chosen):
             self.tag = f"{self.number}.{at}"
             began = time.monotonic_ns()
-            record = action()
+            try:
+                record = action()
+            except StoreBusy:  # waited for its turn in vain: a refusal, and not in the journal
+                record = {"op": "refused"}
             if record is not None:
                 record |= {"began": began, "ended": time.monotonic_ns(), "tag": self.tag}
                 self.file.write(json.dumps(record) + "\n")
@@ -322,10 +327,19 @@ def run(root: Path, processes: int, operations: int, seed: int = 1) -> dict[str,
 
 
 def add_names(root: Path, number: int, count: int) -> None:
+    from cstorage.errors import StoreBusy
+
     with open_store(root) as store:
-        id_ = store.create_image(id=f"image{number}").id
-        for index in range(count):
-            store.add_names(id_, [f"name-{number}-{index}"])
+        index = -1
+        while index < count:
+            try:
+                if index < 0:
+                    store.create_image(id=f"image{number}")
+                else:
+                    store.add_names(f"image{number}", [f"name-{number}-{index}"])
+            except StoreBusy:
+                continue  # waited for its turn in vain
+            index += 1
 
 
 def names(root: Path, processes: int, each: int) -> int:

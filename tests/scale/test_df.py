@@ -1,0 +1,70 @@
+"""What ``df`` says of a real store is what ``du`` says, and nothing was walked to know it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sysconfig
+import tarfile
+from pathlib import Path
+
+import pytest
+
+import cstorage
+
+
+def archive(path: Path, *folders: str) -> Path:
+    """A tar of parts of Python's own library: thousands of files of all sizes."""
+    library = Path(sysconfig.get_paths()["stdlib"])
+
+    def plain(info: tarfile.TarInfo) -> tarfile.TarInfo | None:
+        return None if "__pycache__" in info.name or "site-packages" in info.name else info
+
+    with tarfile.open(path, "w") as tar:
+        for folder in folders:
+            tar.add(library / folder, folder, filter=plain)
+        link = tarfile.TarInfo("link")
+        link.type, link.linkname = tarfile.LNKTYPE, f"{folders[0]}/__init__.py"
+        tar.addfile(link)
+    return path
+
+
+def du(root: Path) -> int:
+    done = subprocess.run(["du", "-s", "-B1", root], capture_output=True, text=True, check=True)
+    return int(done.stdout.split()[0])
+
+
+@pytest.mark.parametrize("driver", ["vfs", "overlay"])
+def test_df_is_du_within_one_percent(tmp_path, driver, cstorage_command):
+    if driver == "overlay" and os.geteuid() != 0:
+        pytest.skip("overlay layers need root here")
+    graph = tmp_path / "g"
+    first = archive(tmp_path / "1.tar", "test", "email", "json")
+    second = archive(tmp_path / "2.tar", "unittest", "xml", "asyncio")
+    try:
+        store = cstorage.open(graph, tmp_path / "r", driver=driver)
+    except cstorage.errors.DriverError as error:
+        pytest.skip(f"overlay does not work below {tmp_path}: {error}")
+    with store:
+        for number, path in enumerate((first, second)):
+            with path.open("rb") as source:
+                layer = store.import_layer(source, id=f"layer{number}")
+            store.create_image(id=f"i{number}", layer=layer.id, big_data=[("note", b"x" * 9000)])
+        found = store.usage()
+    words = [*cstorage_command, "-g", graph, "-R", tmp_path / "r", "-s", driver, "df", "--json"]
+    shown = json.loads(subprocess.run(words, capture_output=True, check=True).stdout)
+    assert shown["layer_bytes"] == found.layer_bytes
+    real = du(graph)
+    assert abs(shown["total_bytes"] - real) <= real / 100, (shown, real)
+    assert found.unique_bytes == found.layer_bytes == found.reclaimable_bytes > 20_000_000
+
+
+def test_containers_layers_count_when_they_are_measured(tmp_path):
+    with cstorage.open(tmp_path / "g", tmp_path / "r", driver="vfs") as store:
+        container = store.create_container()
+        root = tmp_path / "g" / "vfs" / "dir" / container.layer
+        (root / "file").write_bytes(bytes(100_000))
+        found = store.usage()
+        assert (found.unmeasured_layers, found.measured_bytes) == (1, 0)
+        assert store.usage(measure=True).measured_bytes == du(root)

@@ -1,0 +1,229 @@
+"""``tools/bench scale``: what one operation costs in stores of very different sizes.
+
+    tools/bench scale [--sizes 10,1000,10000] [--rounds 15] [--stores DIR] [--peer-most 10000]
+                      [--svg docs/scale.svg] [--scenario]
+
+Stores are made by ``tools/synthetic.py`` (kept in DIR if given, and found there the next time).
+Operations of all sizes, and of Debian's containers-storage on the same store, are interleaved;
+the least of all rounds counts: milliseconds of wall time within one process, processor
+milliseconds of whole commands (other programs on the machine cannot take part in that). The last
+column is largest size / smallest size. ``--scenario`` deletes a 58-layer image from 43 222 layers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from itertools import islice
+from pathlib import Path
+
+TOP = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(TOP), str(TOP / "tools")]
+
+import synthetic  # noqa: E402
+from bench_plot import plot  # noqa: E402
+
+import cstorage  # noqa: E402
+from cstorage.store.store import Store  # noqa: E402
+
+START = "import sys; sys.argv[0] = 'cstorage'; from cstorage.cli.main import entry; entry()"
+PEER = "containers-storage"
+DELETED = 43_222
+Action = Callable[[], object]
+
+
+class Bench:
+    """Least times by operation and size."""
+
+    def __init__(self) -> None:
+        self.least: dict[str, dict[int, float]] = {}
+
+    def note(self, what: str, size: int, seconds: float) -> None:
+        row = self.least.setdefault(what, {})
+        row[size] = min(seconds, row.get(size, seconds))
+
+    def show(self, sizes: Iterable[int]) -> None:
+        sizes = list(sizes)
+        width = max(map(len, self.least))
+        print(f"{'milliseconds':<{width}}" + "".join(f"{size:>12,}" for size in sizes) + "   ratio")
+        for what, row in self.least.items():
+            cells = "".join(
+                f"{row[size] * 1e3:12.3f}" if size in row else f"{'':>12}" for size in sizes
+            )
+            # A list of a hundred needs a store that has a hundred.
+            least = min((s for s in row if s >= 100 or "list" not in what), default=min(row))
+            first, last = row[least], row[max(row)]
+            print(f"{what:<{width}}{cells} {last / first:7.2f}")
+
+
+def command_seconds(words: list[str], environment: dict[str, str]) -> float:
+    """Processor seconds of one command; its output goes nowhere."""
+    null = os.open(os.devnull, os.O_RDWR)
+    try:
+        pid = os.posix_spawnp(
+            words[0],
+            words,
+            environment,
+            file_actions=[(os.POSIX_SPAWN_DUP2, null, fd) for fd in (0, 1, 2)],
+        )
+    finally:
+        os.close(null)
+    _, status, used = os.wait4(pid, 0)
+    if status:
+        raise SystemExit(f"{' '.join(words)} failed with status {status}")
+    return used.ru_utime + used.ru_stime
+
+
+def store_of(folder: Path, size: int, peer: bool) -> Path:
+    """The synthetic store of that size, made if it is not there."""
+    root = folder / f"{size}"
+    for name, make in (("ours", synthetic.ours), ("peer", synthetic.peers)):
+        if (name == "ours" or peer) and not (root / name / "graph").exists():
+            began = time.monotonic()
+            make(root / name, size)
+            print(f"made {name} {size:,} in {time.monotonic() - began:.0f} s", file=sys.stderr)
+    return root
+
+
+def open_at(root: Path) -> Store:
+    return cstorage.open(root / "ours" / "graph", root / "ours" / "run", driver="vfs")
+
+
+def in_process(bench: Bench, store: Store, root: Path, size: int, count: int) -> None:
+    """One round of every operation within this process."""
+
+    def take(what: str, action: Action, times: int = 1) -> None:
+        began = time.perf_counter()
+        for _ in range(times):
+            action()
+        bench.note(what, size, (time.perf_counter() - began) / times)
+
+    keys = iter([synthetic.layer_id((count * 7919 + k * 31) % size) for k in range(10)])
+    here = synthetic.layer_id(size // 2)
+    digest = f"sha256:{synthetic.number('manifest', 0)}"
+    take("open", lambda: open_at(root).close())
+    take("layer, first look", lambda: store.layer(next(keys)), 10)
+    take("layer, again", lambda: store.layer(here), 10)
+    take("exists", lambda: store.exists(here), 10)
+    take("exists not", lambda: store.exists("no such thing"))
+    take("images-by-digest", lambda: store.images_by_digest(digest))
+    take("list first 100", lambda: list(islice(store.layers(), 100)))
+    take("add-names", lambda: store.add_names(here, [f"name{count % 4}"]))
+    take("create-layer", lambda: store.create_layer(id=f"made{count}"))
+    take("delete-layer", lambda: store.delete_layer(f"made{count}"))
+    if count == 0:
+        take("list all", lambda: sum(1 for _ in store.layers()))
+
+
+def commands(bench: Bench, what: str, words: list[str], root: Path, size: int, count: int) -> None:
+    """One round of every operation as a command of its own."""
+    environment = dict(os.environ, PYTHONPATH=str(TOP))
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    place = [*words, "-g", f"{root}/graph", "-R" if what == "CLI" else "--run", f"{root}/run"]
+    place += ["-s", "vfs"] if what == "CLI" else ["--storage-driver", "vfs"]
+    here = synthetic.layer_id(size // 2)
+    digest = f"sha256:{synthetic.number('manifest', 0)}"
+    for name, arguments in (
+        ("exists", ["exists", here]),
+        ("layer", ["layer", here]),
+        ("images-by-digest", ["images-by-digest", digest]),
+        ("add-names", ["add-names", "-n", f"name{count % 4}", here]),
+        ("create-layer", ["create-layer", "-i", f"command{count}"]),
+        ("delete-layer", ["delete-layer", f"command{count}"]),
+    ):
+        bench.note(f"{what} {name}", size, command_seconds([*place, *arguments], environment))
+
+
+def resident_megabytes(root: Path) -> float:
+    """Largest memory of a process that opens the store, looks 1 000 layers up and changes one."""
+    code = (
+        "import sys, resource; sys.path[:0] = sys.argv[3:5]; import cstorage, synthetic\n"
+        "size = int(sys.argv[2])\n"
+        "s = cstorage.open(sys.argv[1] + '/graph', sys.argv[1] + '/run', driver='vfs')\n"
+        "for k in range(1000): s.layer(synthetic.layer_id(k * 7919 % size))\n"
+        "s.set_metadata(synthetic.layer_id(0), 'x')\n"
+        "sys.exit(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)\n"
+    )
+    words = [sys.executable, "-c", code, f"{root}/ours", root.name, str(TOP), str(TOP / "tools")]
+    status = os.spawnv(os.P_WAIT, sys.executable, words)
+    return float(status)
+
+
+def delete_scenario(folder: Path) -> None:
+    """One image of 58 layers out of 43 222 layers: frames, bytes, time."""
+    store_of(folder, DELETED, False)
+    with tempfile.TemporaryDirectory(dir=folder) as copy:
+        shutil.copytree(folder / f"{DELETED}" / "ours", f"{copy}/ours", copy_function=shutil.copy)
+        root = Path(copy)
+        chain = synthetic.chains(DELETED)[-1]
+        home = root / "ours" / "graph" / "vfs" / "dir"
+        for index in chain:
+            (home / synthetic.layer_id(index)).mkdir()
+        with open_at(root) as store:
+            store.set_metadata(synthetic.layer_id(0), "the open frame is written")
+            start = store._core.journal.position
+            began, used = time.perf_counter(), time.process_time()
+            gone = store.delete_image(synthetic.image_name(len(synthetic.chains(DELETED)) - 1))
+            seconds, used = time.perf_counter() - began, time.process_time() - used
+            frames = [f for f in store._core.journal.frames(start) if f.kind_name == "data"]
+            size = sum(f.end.offset - f.position.offset for f in frames)
+    print(
+        f"delete an image of {len(gone)} layers out of {DELETED:,}: {len(frames)} frame, "
+        f"{size:,} bytes, {seconds * 1e3:.1f} ms ({used * 1e3:.1f} ms of processor time)"
+    )
+
+
+def main(words: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="tools/bench scale", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--sizes", default="10,1000,10000")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--stores", type=Path)
+    parser.add_argument("--peer-most", type=int, default=10_000, help="largest store of the peer")
+    parser.add_argument("--svg", type=Path)
+    parser.add_argument("--scenario", action="store_true")
+    given = parser.parse_args(words)
+    sizes = [int(size) for size in given.sizes.split(",")]
+    with tempfile.TemporaryDirectory(prefix="cstorage-bench-") as temporary:
+        folder = given.stores or Path(temporary)
+        if given.scenario:
+            delete_scenario(folder)
+            return 0
+        bench, peer = Bench(), shutil.which(PEER) is not None
+        if not peer:
+            print(f"{PEER} is not installed: its lines are left out", file=sys.stderr)
+        roots = {size: store_of(folder, size, peer and size <= given.peer_most) for size in sizes}
+        stores = {size: open_at(root) for size, root in roots.items()}
+        for store in stores.values():
+            store.snapshot() if store._core._replica.tail_events else None
+        for count in range(given.rounds):
+            for size, root in roots.items():
+                in_process(bench, stores[size], root, size, count)
+                bench.note(
+                    "python -c pass", size,
+                    command_seconds([sys.executable, "-c", "pass"], dict(os.environ)),
+                )  # fmt: skip
+                commands(bench, "CLI", [sys.executable, "-c", START], root / "ours", size, count)
+                if peer and size <= given.peer_most and (size < 10_000 or count < 3):
+                    commands(bench, PEER, [PEER], root / "peer", size, count)
+        bench.show(sizes)
+        print(
+            f"{'memory, MB':<30}" + "".join(f"{resident_megabytes(roots[s]):12.0f}" for s in sizes)
+        )
+        if given.svg:
+            shown = ("layer, first look", "add-names", "list first 100", "CLI exists",
+                     "CLI add-names", f"{PEER} exists", f"{PEER} add-names")  # fmt: skip
+            lines = {what: bench.least[what] for what in shown if what in bench.least}
+            given.svg.write_text(plot("One operation, by layers in the store", lines))
+        for store in stores.values():
+            store.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
