@@ -1,7 +1,7 @@
 """Stores of other tools are taken over whole where they are whole; the rest is named.
 
-The stores here are exports of ours, which the real tools accept (``test_real_tools_write``); with them
-every damage can be made on purpose.
+The stores here are exports of ours, which the real tools accept (``test_real_tools_write``), and
+damaged on purpose.
 """
 
 from __future__ import annotations
