@@ -551,6 +551,11 @@ class Writer:
         if not cursor.sealed and cursor.sequence >= cursor.header.first_sequence:
             appender.rotate()
 
+    def spend_reserve(self) -> bool:
+        """Give the reserve to whoever needs room to remove something; False if there is none."""
+        self._check()
+        return layout.spend_reserve(self._journal.fs, self._journal.root)
+
     def refill_reserve(self) -> bool:
         """Allocate the reserve again; False if there is no room for it."""
         return self._check().refill()

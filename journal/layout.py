@@ -54,7 +54,7 @@ def read_format(fs: Fs, root: str) -> Format | None:
         created = int(fields["created"])
     except (ValueError, KeyError):
         uuid, created = b"", 0
-    if len(uuid) != 16:
+    if len(uuid) != 16 or lines[0] != _FIRST_LINE:
         raise JournalDamaged(
             f"{root}/{FORMAT} is damaged: restore the three lines (the uuid is in every segment)"
         )

@@ -51,9 +51,9 @@ class Appender:
 
     __slots__ = (
         "_acked", "_clock", "_extend", "_fs", "_hint", "_mark", "_opened", "_poison",
-        "_prelude", "_root", "_stale", "_start", "_txids", "_uuid", "cursor", "durability",
-        "durable", "epoch", "fd", "lock", "reserve_bytes", "segment_bytes", "synced",
-        "wrote",
+        "_prelude", "_root", "_stale", "_start", "_torn", "_txids", "_uuid", "cursor",
+        "durability", "durable", "epoch", "fd", "lock", "reserve_bytes", "segment_bytes",
+        "synced", "wrote",
     )  # fmt: skip
 
     def __init__(
@@ -85,6 +85,7 @@ class Appender:
         self.synced = 0  # bytes of the current segment known to be durable
         self._acked: Position | None = None  # the tail this object left behind
         self._stale = True  # the tail must be read again
+        self._torn = False  # an append was interrupted: what is known of the tail may be half new
         self._poison: BaseException | None = None
         self._opened = False
         self.wrote = False
@@ -125,6 +126,9 @@ class Appender:
             ) from self._poison
 
     def _catch_up(self) -> None:
+        if self._torn:
+            self._drop()
+            self._acked = None
         cursor = self.cursor
         if cursor is not None and not self._stale and not cursor.sealed:
             stat = self._fs.fstat(self.fd)
@@ -147,7 +151,7 @@ class Appender:
                 self._txids[found.transaction().txid] = found.first_sequence
         self._settle(cursor, first)
         self._attach(cursor)
-        self._stale = False
+        self._stale = self._torn = False
         self._hint[0] = cursor.position
 
     def _replaced(self) -> bool:
@@ -306,6 +310,8 @@ class Appender:
         The lock is held. Raises only what concerns the writer as a whole.
         """
         self._check_poison()
+        if self._torn:
+            self._catch_up()
         cursor = self.cursor
         assert cursor is not None
         sequence = cursor.sequence
@@ -329,6 +335,7 @@ class Appender:
         if not self._opened:
             prelude.append(self._open_request())
         frames = prelude + ready
+        self._torn = True
         try:
             self._rotate_if_needed(frames)
             self._write(frames)
@@ -346,12 +353,14 @@ class Appender:
                     if request.reserve and isinstance(failure, JournalFull):
                         urgent.append(request)
             self._note(frames)
+            self._torn = False
             if urgent and layout.spend_reserve(self._fs, self._root):
                 for request in urgent:
                     request.error = None
                 self.append(urgent)
             return
         self._note(frames)
+        self._torn = False
 
     def _note(self, frames: list[Request]) -> None:
         """Remember which of the frames owed by this object have been written."""
@@ -482,6 +491,7 @@ class Appender:
 
         body = seal_body(self._fs, self._root, self._uuid, cursor.position)
         seal = Request(fr.SEAL, body, 0)
+        torn, self._torn = self._torn, True
         durability, self.durability = self.durability, "commit"
         try:
             self._write([seal])  # R1: a segment with a successor is durable as a whole
@@ -493,6 +503,7 @@ class Appender:
         except OSError:
             pass  # the mode is a courtesy; the seal is what counts
         self._succeed(cursor)
+        self._torn = torn
 
     def _succeed(self, cursor: Cursor) -> None:
         """Create and enter the successor of a sealed segment."""
@@ -513,9 +524,9 @@ class Appender:
             raise WriterPoisoned(
                 f"{self._root}: segment {number} could not be begun ({error})"
             ) from error
-        if self.fd >= 0:
-            self._fs.close(self.fd)
-        self.fd = fd
+        last, self.fd = self.fd, fd
+        if last >= 0:
+            self._fs.close(last)
         self.synced = sg.HEADER_SIZE
         cursor._enter(number)
         self._acked = cursor.position

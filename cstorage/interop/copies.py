@@ -48,11 +48,8 @@ def is_copy(path: str, key: str, content: ContentStore, *, verify: bool) -> bool
     return True
 
 
-def make(path: str, key: str, content: ContentStore) -> None:
-    """Copy the content to ``path``, atomically. Raises ``ContentDamaged`` if it is missing."""
-    folder = path.rpartition("/")[0]
-    # Names of big data can be as long as a file name may be; the draft's is not made from them.
-    draft = f"{folder}/.tmp-{key[:32]}{os.getpid()}"
+def make(path: str, key: str, content: ContentStore, draft: str) -> None:
+    """Copy the content to ``path`` by way of ``draft``. Raises ``ContentDamaged`` if missing."""
     remove(draft)
     with content.open(key) as source:
         fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

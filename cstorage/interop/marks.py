@@ -41,6 +41,10 @@ class Place(NamedTuple):
     def own_folder(self) -> str:
         return f"{self.graph_root}/projection"
 
+    def draft(self, name: str) -> str:
+        """Where a file is written before it is renamed into the view: never in its folders."""
+        return f"{self.own_folder}/{self.driver}.{name}.draft"
+
     @property
     def mark(self) -> str:
         return f"{self.own_folder}/{self.driver}.mark"

@@ -363,13 +363,22 @@ class Origin:
         """Name, bytes and digest of the item's data, verified. Raises ``ItemFault``."""
         return [self._blob(found, item) for item in found.item.big_data]
 
+    def private(self, found: Found) -> str:
+        """The item's own folder beside the records. Raises ``ItemFault`` if it leads elsewhere."""
+        path = f"{found.folder}/{found.item.id}"
+        real = os.path.realpath(path)
+        homes = [root for root in (*self.roots, self._run_root) if root]
+        if not any(real.startswith(os.path.realpath(root) + "/") for root in homes):
+            raise ItemFault(f"{path} leads out of the store, to {real}")
+        return path
+
     def _blob(self, found: Found, item: BigDataItem) -> tuple[str, bytes, str]:
         import hashlib
 
         name = big_data_file(item.name)
         if not name:
             raise ItemFault(f"its data item {item.name!r} cannot be in a file")
-        path = f"{found.folder}/{found.item.id}/{name}"
+        path = f"{self.private(found)}/{name}"
         try:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         except OSError as error:

@@ -357,7 +357,7 @@ class Projection:
                 continue
             if damage:
                 self._repaired.append(path)
-            copies.make(path, key, content)
+            copies.make(path, key, content, self.place.draft("copy"))
             self._copied.append(path)
         copies.drop_others(f"{folder}/{item.id}", {big_data_file(blob.name) for blob in data})
         if isinstance(item, Layer) and not item.diff.recipe:
@@ -413,7 +413,7 @@ class Projection:
             os.close(fd)
 
     def _draft(self, file: str, pieces: Iterable[memoryview], before: list[int]) -> _Draft:
-        path = f"{self.place.folder(GROUP[file])}/.tmp-{file}.json{os.getpid()}"
+        path = self.place.draft(file)
         copies.write(path, pieces)
         return _Draft(path, before)
 

@@ -7,7 +7,7 @@ is an entry of its own (``keys``), so no operation depends on how much is stored
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
+from bisect import bisect_left
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -48,8 +48,10 @@ class State:
         self._table = None if base is None or isinstance(base, State) else base
         self._overlay: dict[bytes, Any] = {}  # None marks a removed entry
         self._decoded: dict[bytes, Any] = {}  # entries of the table, which never change
-        self._sorted: list[bytes] = []
-        self._unsorted: list[bytes] = []
+        self._arrived: list[bytes] = []
+        """The overlay's keys in the order they came; only ever appended to."""
+        self._index: tuple[int, list[bytes]] = (0, [])
+        """How many of them have been sorted, and those in order."""
 
     # -- entries ---------------------------------------------------------------------------------
 
@@ -74,23 +76,34 @@ class State:
         return self._base_get(key) if value is _ABSENT else value
 
     def put(self, key: bytes, value: Any) -> None:
-        if key not in self._overlay:
-            self._unsorted.append(key)
+        new = key not in self._overlay
         self._overlay[key] = value
+        if new:
+            self._arrived.append(key)
 
     def remove(self, key: bytes) -> None:
         self.put(key, None)
 
     def _overlay_keys(self) -> list[bytes]:
-        if self._unsorted:
-            if len(self._unsorted) <= 16:
-                for key in self._unsorted:
-                    insort(self._sorted, key)
-            else:
-                self._sorted += self._unsorted
-                self._sorted.sort()
-            self._unsorted = []
-        return self._sorted
+        """Keys of the overlay in order.
+
+        Threads may do this beside each other and beside one that changes the state: lists are
+        replaced, not changed, and an index that is behind is brought up to date by the next one.
+        """
+        done, ordered = self._index
+        count = len(self._arrived)
+        if done < count:
+            ordered = ordered + self._arrived[done:count]
+            ordered.sort()  # two runs: cheap
+            self._index = (count, ordered)
+        return ordered
+
+    def frozen(self) -> State:
+        """The state as it is now, out of reach of later changes; copies the overlay."""
+        view = State(self._table if self._parent is None else self._parent)
+        view._overlay = dict(self._overlay)
+        view._index = (0, self._overlay_keys())
+        return view
 
     def scan(
         self, prefix: bytes, start: bytes = b"", reverse: bool = False

@@ -323,7 +323,7 @@ class _Run:
 
     def _private(self, found: Found, work: Workspace) -> Callable[[], None]:
         """Copy the container's own directory into ``work``; the result moves it into place."""
-        source = f"{found.folder}/{found.item.id}/userdata"
+        source = f"{self.origin.private(found)}/userdata"
         if self.mode is Mode.IN_PLACE or not os.path.isdir(source) or os.path.islink(source):
             return lambda: None
         copy = work.path / "userdata"

@@ -11,11 +11,13 @@ The two protocols of the store live here (docs/architecture.md):
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +26,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import journal as journal_api
 from cstorage.config import StoreOptions
 from cstorage.content import ContentStore
-from cstorage.errors import OutcomeUnknown, StorageError, StoreBusy, StoreDamaged, StoreIsReadOnly
+from cstorage.errors import OutcomeUnknown, StorageError, StoreIsReadOnly
 from cstorage.model import IDMaps, Kind
 from cstorage.state import State
 from cstorage.store.catalogue import Catalogue
@@ -114,6 +116,12 @@ class Core:
             return self._state
 
     @property
+    def view(self) -> Catalogue:
+        """The catalogue of this moment, for those who read on while others commit (listings)."""
+        with self.mutex:
+            return Catalogue(self.state.frozen(), self.shelves)
+
+    @property
     def joint(self) -> Transaction | None:
         """The transaction that everything this thread does now is part of, if there is one."""
         held = self._joint
@@ -189,17 +197,17 @@ class Core:
             yield part
             joint.absorb(part)
             return
-        with self.mutex, translated(), self.journal.writer() as writer:
-            self._catch_up()
-            tx = Transaction(self, writer, reason or self.location.reason, actor=actor)
-            try:
+        tx = None
+        try:
+            with self.mutex, translated(), self.journal.writer() as writer:
+                self._catch_up()
+                tx = Transaction(self, writer, reason or self.location.reason, actor=actor)
                 yield tx
                 tx.commit()
-            except BaseException:
+            self.refresh_view()
+        finally:
+            if tx is not None:
                 tx.close()
-                raise
-        self.refresh_view()
-        tx.close()
 
     @contextmanager
     def joint_transaction(self, reason: str = "") -> Iterator[Transaction]:
@@ -218,9 +226,9 @@ class Core:
                     yield tx
                 finally:
                     self._joint = None
-        except OutcomeUnknown:
+        except BaseException as error:
             for work in works:
-                work.abandon()
+                self._after(error, work)
             raise
         finally:
             for work in works:
@@ -252,7 +260,9 @@ class Core:
         """A work folder for the block, deleted afterwards.
 
         ``image``: on the file system of layers that are not writable (a split image store).
-        If the outcome of a commit is unknown it is left to the next sweep, which will know.
+        If the outcome of a commit is unknown it is left to the next sweep, which will know. A block
+        that was interrupted is settled like the work of a process that died: only the journal knows
+        on which side of the commit that was.
         """
         with self._held(Workspace.create(self.image_staging if image else self.staging)) as work:
             yield work
@@ -286,11 +296,18 @@ class Core:
             return
         try:
             yield work
-        except OutcomeUnknown:
-            work.abandon()
+        except BaseException as error:
+            self._after(error, work)
             raise
         finally:
             work.discard()
+
+    def _after(self, error: BaseException, work: Workspace) -> None:
+        """What an error makes of a work folder; after an ordinary one nothing was moved."""
+        if isinstance(error, OutcomeUnknown):
+            work.abandon()
+        elif not isinstance(error, Exception):
+            self.settle(work)
 
     # -- left-overs ------------------------------------------------------------------------------
 
@@ -305,16 +322,24 @@ class Core:
             return 0
         settled = 0
         for parent in places:
-            for work, intent in left_over(parent):
+            for work in left_over(parent):
                 if work.kept():
                     work.abandon()
                     continue
-                try:
-                    self._settle(work, intent)
-                    settled += 1
-                except (StoreBusy, StoreIsReadOnly, StoreDamaged):
-                    work.abandon()
+                settled += self.settle(work)
         return settled
+
+    def settle(self, work: Workspace) -> bool:
+        """Make of the work folder's intent what the journal says; False if that is not possible.
+
+        Then the folder stays for the next sweep: it must not keep anybody from the store.
+        """
+        try:
+            self._settle(work, work.intent)
+        except (StorageError, OSError):
+            work.abandon()
+            return False
+        return True
 
     def _settle(self, work: Workspace, intent: Intent) -> None:
         if intent.layers or intent.contents or intent.swaps:
@@ -390,6 +415,9 @@ class Transaction:
         self._image_trash: Workspace | None = None
         self._exchanges: list[tuple[str, str]] = []
         self._committed = False
+        self._reserve_spent = False
+        self._unsettled = False
+        """Something was moved, or is to be, and it is not yet known to be where it belongs."""
 
     def emit(self, event: ev.Event) -> None:
         """Add ``event``; it is visible in ``self.state`` at once."""
@@ -405,6 +433,7 @@ class Transaction:
         for event in part.events:
             self.emit(event)
         self._prepared += part._prepared
+        self._exchanges += part._exchanges
         self._contents |= part._contents
         self._dropped_layers |= part._dropped_layers
         self._dropped_contents |= part._dropped_contents
@@ -481,11 +510,13 @@ class Transaction:
             self._make_trash(gone_layers, gone_contents)
         published: list[str] = []
         exchanged: list[tuple[str, str]] = []
+        self._unsettled = True
         try:
             for pair in self._exchanges:
                 exchange(*pair)
                 exchanged.append(pair)
             for prepared in self._prepared:
+                self._clear_the_way(prepared.plan.id)
                 published.append(prepared.plan.id)
                 core.driver.publish(prepared)
             for key, path in self._contents.items():
@@ -498,24 +529,41 @@ class Transaction:
                     actor=list(self.actor),
                     reason=self.reason,
                     schema=ev.SCHEMA,
+                    use_reserve=bool(gone_layers or gone_contents) and not self._prepared,
                 )
         except journal_api.WriterPoisoned:
             # Whether the frame is durable is unknown; what was moved stays for the next sweep.
             raise
-        except BaseException:
+        except (StorageError, journal_api.JournalError, OSError):
             for pair in reversed(exchanged):
                 exchange(*pair)
             self._roll_back(published)
+            self._unsettled = False
             raise
+        # Anything else, an interrupt above all, may have come after the frame was written: then
+        # taking back what it speaks of would be a loss. Who settles it asks the journal first.
         core._catch_up()
-        if gone_layers:
+        try:
+            self._remove(gone_layers, gone_contents)
+        except (StorageError, OSError):
+            return  # the change is made; what could not be moved out yet is left to a sweep
+        self._unsettled = False
+
+    def _clear_the_way(self, layer: str) -> None:
+        """A tree without a record gives way to the layer of its ID, as in the original."""
+        if self.core.driver.exists(layer):
+            self.core.driver.withdraw(layer, self._trash_for(layer).path)
+
+    def _remove(self, layers: Sequence[str], contents: Sequence[str]) -> None:
+        core = self.core
+        if layers:
             core.refresh_view()  # nobody shall be shown a layer whose content is gone
             with core.mounts.held() as held:
-                for layer in gone_layers:
+                for layer in layers:
                     core.driver.withdraw(layer, self._trash_for(layer).path)
                     held.forget(layer)
         if self._trash is not None:
-            for content in gone_contents:
+            for content in contents:
                 core.content.evict(content, self._trash.path)
 
     def _make_trash(self, layers: list[str], contents: list[str]) -> None:
@@ -523,12 +571,29 @@ class Transaction:
         core = self.core
         apart = [x for x in layers if core.in_image_store(core.driver.content_root(x))]
         if apart:
-            self._image_trash = Workspace.create(core.image_trash)
-            self._image_trash.declare(Intent(core.driver.name, tuple(apart), ()))
+            self._image_trash = self._declared(core.image_trash, apart, ())
             layers = [x for x in layers if x not in apart]
         if layers or contents:
-            self._trash = Workspace.create(core.trash)
-            self._trash.declare(Intent(core.driver.name, tuple(layers), tuple(contents)))
+            self._trash = self._declared(core.trash, layers, contents)
+
+    def _declared(self, parent: Path, layers: Sequence[str], contents: Sequence[str]) -> Workspace:
+        """A folder below ``parent`` with the intent to move these there.
+
+        It takes room on a disk that may be full, which must not keep anybody from making room.
+        """
+        while True:
+            trash = None
+            try:
+                trash = Workspace.create(parent)
+                trash.declare(Intent(self.core.driver.name, tuple(layers), tuple(contents)))
+                return trash
+            except BaseException as error:
+                if trash is not None:
+                    trash.discard()
+                full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+                if not full or not self.writer.spend_reserve():
+                    raise
+                self._reserve_spent = True
 
     def _trash_for(self, layer: str) -> Workspace:
         core = self.core
@@ -557,7 +622,18 @@ class Transaction:
 
             kept_s = grace_s(self.core)
         for trash in (self._trash, self._image_trash):
-            if trash is not None:
+            if trash is None:
+                continue
+            if self._unsettled:
+                self.core.settle(trash)
+                continue
+            try:
                 trash.keep(kept_s)
                 trash.discard()
+            except OSError:
+                trash.abandon()  # the change is made; a sweep tries again to delete the rest
         self._trash = self._image_trash = None
+        if self._reserve_spent:
+            refused = contextlib.suppress(StorageError, OSError)
+            with refused, translated(), self.core.journal.writer() as writer:
+                writer.refill_reserve()

@@ -32,15 +32,15 @@ class Finder:
 
     def layers(self) -> Iterator[Layer]:
         """All layers in creation order, volatile ones last, then those of additional stores."""
-        return self._core.catalogue.layers()
+        return self._core.view.layers()
 
     def images(self) -> Iterator[Image]:
         """All images in creation order, then those of additional stores."""
-        return self._core.catalogue.images()
+        return self._core.view.images()
 
     def containers(self) -> Iterator[Container]:
         """All containers in creation order, volatile ones last."""
-        state = self._core.state
+        state = self._core.view.primary
         for id_ in state.ids(Kind.CONTAINER):
             found = state.container(id_)
             if found is not None:
@@ -100,24 +100,28 @@ class Finder:
         from cstorage.store import digests
 
         digests.check(digest)
-        found = list(self._core.catalogue.layers_by_digest(which, digest))
+        with self._core.mutex:
+            found = list(self._core.catalogue.layers_by_digest(which, digest))
         if not found:
             raise LayerUnknown
         return found
 
     def images_by_digest(self, digest: str) -> list[Image]:
         """Images that answer to ``digest``; a digest nobody has, or a malformed one, finds none."""
-        return list(self._core.catalogue.images_by_digest(digest))
+        with self._core.mutex:
+            return list(self._core.catalogue.images_by_digest(digest))
 
     def images_by_top_layer(self, key: str) -> list[Image]:
         """Images whose top layer or mapped top layer it is. Raises ``LayerUnknown``."""
-        catalogue = self._core.catalogue
-        return list(catalogue.images_of_layer(catalogue.layer(key).id))
+        with self._core.mutex:
+            catalogue = self._core.catalogue
+            return list(catalogue.images_of_layer(catalogue.layer(key).id))
 
     def container_by_layer(self, key: str) -> Container:
         """Raises ``LayerUnknown``, ``ContainerUnknown`` if it belongs to no container."""
-        catalogue = self._core.catalogue
-        id_ = catalogue.primary.container_of_layer(catalogue.layer(key).id)
-        if id_ is None:
-            raise ContainerUnknown
-        return lookup.container(catalogue.primary, id_)
+        with self._core.mutex:
+            catalogue = self._core.catalogue
+            id_ = catalogue.primary.container_of_layer(catalogue.layer(key).id)
+            if id_ is None:
+                raise ContainerUnknown
+            return lookup.container(catalogue.primary, id_)

@@ -77,6 +77,8 @@ class Replica:
         self._writable = writable
         self._helper = tables.Helper(str(folder))
         self.reader: Reader | None = None
+        self._torn = False
+        """Frames were read that may not have been applied."""
         self.load()
 
     def load(self) -> None:
@@ -88,6 +90,7 @@ class Replica:
         self.state = loaded.state
         self.reader = loaded.reader
         self.tail_events = loaded.tail_events
+        self._torn = False
 
     @property
     def position(self) -> journal_api.Position:
@@ -95,13 +98,21 @@ class Replica:
         return self.reader.position
 
     def catch_up(self) -> None:
-        """Apply what was committed since; costs one ``fstat`` when that is nothing."""
+        """Apply what was committed since; costs one ``fstat`` when that is nothing.
+
+        If it does not come to its end, interrupted say, the next call begins anew: a state that
+        lacks a frame which its reader has passed would be wrong for good.
+        """
         assert self.reader is not None
+        if self._torn:
+            self.load()
         if not self.reader.changed():
             return
+        self._torn = True
         with translated():
             for frame in self.reader.read_new():
                 self.tail_events += apply_frame(self.state, frame)
+        self._torn = False
         if self.tail_events >= TAIL_EVENTS_OPEN and self._writable:
             if self._helper.finished():
                 self.load()

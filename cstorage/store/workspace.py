@@ -46,8 +46,9 @@ class Intent(NamedTuple):
 class Workspace:
     """One work folder, owned by this process until ``discard`` or ``abandon``."""
 
-    def __init__(self, path: Path, lock_fd: int) -> None:
+    def __init__(self, path: Path, lock_fd: int, intent: Intent | None = None) -> None:
         self.path = path
+        self.intent = intent or Intent()
         self._lock_fd = lock_fd
 
     @classmethod
@@ -76,6 +77,7 @@ class Workspace:
         """Write down, durably, what is about to move between this folder and the store."""
         import json
 
+        self.intent = intent
         data = json.dumps(intent).encode()
         draft = self.path / "intent.new"
         write_synced(draft, data)
@@ -85,6 +87,7 @@ class Workspace:
 
     def settle(self) -> None:
         """Forget the intent: what it listed is where it belongs."""
+        self.intent = Intent()
         (self.path / "intent").unlink(missing_ok=True)
 
     def put(self, key: str, data: bytes) -> Path:
@@ -137,7 +140,7 @@ class Workspace:
             os.close(fd)
 
 
-def left_over(parent: Path) -> Iterator[tuple[Workspace, Intent]]:
+def left_over(parent: Path) -> Iterator[Workspace]:
     """Work folders below ``parent`` that nobody owns; each is locked while it is looked at."""
     try:
         names = {entry.name.removesuffix(".lock") for entry in os.scandir(parent)}
@@ -154,11 +157,11 @@ def left_over(parent: Path) -> Iterator[tuple[Workspace, Intent]]:
         except BlockingIOError:
             os.close(fd)
             continue
-        found = Workspace(path, fd)
+        found = Workspace(path, fd, _read_intent(path))
         if not os.fstat(fd).st_nlink:
             found.abandon()
             continue
-        yield found, _read_intent(path)
+        yield found
 
 
 def any_entries(*parents: Path) -> bool:

@@ -12,8 +12,9 @@ import pytest
 
 sys.path.append(str(Path(__file__).parent))
 
+import peers
+
 import cstorage
-import tools
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 def layout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An OCI layout with an image of three layers."""
     folder = tmp_path_factory.mktemp("layout")
-    tools.oci_layout(folder, tools.layers())
+    peers.oci_layout(folder, peers.layers())
     return folder
 
 

@@ -1,7 +1,7 @@
 """Stores of other tools are taken over whole where they are whole; the rest is named.
 
-The stores here are exports of ours (``test_export`` shows that the real tools accept them), so that
-every damage can be made on purpose. ``test_real_tools_write`` has stores made by the tools.
+The stores here are exports of ours, which the real tools accept (``test_real_tools_write``), and
+damaged on purpose.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import peers
 import pytest
 
 import cstorage
-import tools
 from cstorage.errors import StoreBusy, StoreIsReadOnly
 from cstorage.interop.origin import OriginError
 
@@ -37,7 +37,7 @@ NAME = "localhost/test:1"
 class Foreign:
     """A store in the original's format, to be damaged."""
 
-    def __init__(self, root: Path, driver: str, image: tools.Loaded, container: str) -> None:
+    def __init__(self, root: Path, driver: str, image: peers.Loaded, container: str) -> None:
         self.root, self.driver, self.image, self.container = root, driver, image, container
 
     def file(self, name: str) -> Path:
@@ -64,7 +64,7 @@ def exports(tmp_path_factory: pytest.TempPathFactory, layout: Path) -> dict[str,
     found = {}
     for driver in ("overlay", "vfs"):
         with cstorage.open(base / driver / "graph", base / driver / "run", driver) as store:
-            image = tools.load(store, layout, NAME)
+            image = peers.load(store, layout, NAME)
             container = store.create_container(
                 image.id, names=["c"], metadata="about c", big_data=[("Some-Data", b"of c")]
             )
@@ -123,7 +123,7 @@ def _whole(store: cstorage.Store, foreign: Foreign) -> None:
 def test_everything_is_adopted_with_its_bytes_and_a_second_run_finds_nothing_new(
     open_store: Callable[..., Any], foreign: Foreign, to: str, mode: str
 ) -> None:
-    before = tools.listing(foreign.root)
+    before = peers.listing(foreign.root)
     with open_store(to) as store:
         dry = store.adopt(foreign.root, mode, dry_run=True)
         assert store.sequence == 1
@@ -143,7 +143,7 @@ def test_everything_is_adopted_with_its_bytes_and_a_second_run_finds_nothing_new
         assert {r["id"]: r["created"] for r in records} == {
             id_: timestamp(ns) for id_, ns in created.items()
         }
-    assert tools.listing(foreign.root) == before
+    assert peers.listing(foreign.root) == before
     if mode == "link":
         shutil.rmtree(foreign.root)
     with open_store(to) as store:
@@ -166,7 +166,7 @@ def test_linked_layers_share_files_and_containers_do_not(
 
 def test_a_store_is_taken_over_where_it_stands(foreign: Foreign, tmp_path: Path) -> None:
     records = foreign.file("layers").read_bytes()
-    trees = tools.listing(foreign.root / foreign.driver)
+    trees = peers.listing(foreign.root / foreign.driver)
     where = (foreign.root, tmp_path / "run", foreign.driver)
     with pytest.raises(StoreIsReadOnly, match="take it over with adopt"):
         cstorage.open(*where)
@@ -184,7 +184,7 @@ def test_a_store_is_taken_over_where_it_stands(foreign: Foreign, tmp_path: Path)
         with pytest.raises(ViewChanged):  # theirs, until somebody says otherwise
             store.project()
         store.project(overwrite=True)
-    now = tools.listing(foreign.root / foreign.driver)
+    now = peers.listing(foreign.root / foreign.driver)
     assert {k: v for k, v in now.items() if k in trees} == trees
     assert foreign.file("layers").read_bytes() != records
 
@@ -266,7 +266,7 @@ def test_a_bad_record_costs_itself_and_what_rests_on_it(
 def test_hostile_identifiers_reach_no_path(
     open_store: Callable[..., Any], foreign: Foreign, tmp_path: Path
 ) -> None:
-    before = tools.listing(tmp_path)
+    before = peers.listing(tmp_path)
     for number, evil in enumerate(("../x", "/etc", "", ".", "a/b", "x" * 300, "n\0l", 7, None)):
         root = tmp_path / f"evil{number}"
         subprocess.run(["cp", "-a", str(foreign.root), str(root)], check=True)
@@ -279,7 +279,7 @@ def test_hostile_identifiers_reach_no_path(
             assert len(done.left_out) >= 5
         shutil.rmtree(root)
         shutil.rmtree(tmp_path / f"store{number}")
-    assert tools.listing(tmp_path) == before
+    assert peers.listing(tmp_path) == before
 
 
 @pytest.mark.parametrize("damage", ["bytes", "gone", "recipe", "tree", "away"])
@@ -345,6 +345,22 @@ def test_data_items_are_compared_with_their_records(
             done = store.adopt(foreign.root)
             assert why in _left_out(done)[item]
             assert _adopted(done) == {"layer"}
+
+
+def test_data_behind_links_that_leave_the_store_is_not_read(
+    open_store: Callable[..., Any], foreign: Foreign, tmp_path: Path
+) -> None:
+    folder = foreign.root / f"{foreign.driver}-images" / foreign.image.id
+    shutil.move(folder, tmp_path / "secret")
+    folder.symlink_to(tmp_path / "secret")
+    with open_store("vfs") as store:
+        done = store.adopt(foreign.root)
+        assert "leads out of the store" in _left_out(done)[f"image {foreign.image.id}"]
+        folder.unlink()
+        folder.mkdir()
+        (folder / "manifest").symlink_to(tmp_path / "secret" / "manifest")
+        assert list(store.images()) == []
+        assert "manifest" in _left_out(store.adopt(foreign.root))[f"image {foreign.image.id}"]
 
 
 def test_missing_short_names_matter_only_in_place(

@@ -10,15 +10,14 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import peers
 import pytest
 from mounts import unmount_below
-
-import tools
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-_WHY = tools.missing("podman", "buildah", "skopeo", "containers-storage")
+_WHY = peers.missing("podman", "buildah", "skopeo", "containers-storage")
 pytestmark = [pytest.mark.root, pytest.mark.peer, pytest.mark.skipif(bool(_WHY), reason=_WHY)]
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "interop.md"
@@ -42,11 +41,11 @@ def test_the_commands_of_the_page(
     clean_environment: dict[str, str],
 ) -> None:
     with open_store("overlay") as store:
-        image = tools.load(store, layout, "localhost/test:1")
+        image = peers.load(store, layout, "localhost/test:1")
         graph, run = store.graph_root, store.run_root
-    theirs = tools.Engine(tmp_path / "theirs", "overlay")
+    theirs = peers.Engine(tmp_path / "theirs", "overlay")
     theirs.skopeo("copy", f"oci:{layout}:t", "containers-storage:localhost/theirs:1")
-    reader = tools.Engine(tmp_path / "reader", "overlay", graph)
+    reader = peers.Engine(tmp_path / "reader", "overlay", graph)
     (tmp_path / "bin").mkdir()
     script = tmp_path / "bin" / "cstorage"
     script.write_text(f'#!/bin/sh\nexec {shlex.join(cstorage_command)} "$@"\n')
@@ -66,7 +65,7 @@ def test_the_commands_of_the_page(
     for command in commands:
         done = subprocess.run(
             ["sh", "-c", command], env=environment, capture_output=True, text=True,
-            timeout=tools.TIMEOUT_S, check=False,
+            timeout=peers.TIMEOUT_S, check=False,
         )  # fmt: skip
         assert done.returncode == 0, f"{command}: {done}"
         said[command] = done.stdout

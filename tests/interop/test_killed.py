@@ -17,10 +17,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import peers
 import pytest
 
 import cstorage
-import tools
 from cstorage.model import Compression
 
 if TYPE_CHECKING:
@@ -36,36 +36,41 @@ _DEFAULT = 5
 
 
 class Killer:
-    """Starts ``cstorage`` and kills it some time after it began its work."""
+    """Starts ``cstorage`` and kills it some time after it began to write."""
 
     def __init__(self, command: list[str], environment: dict[str, str], seed: int) -> None:
         self._command, self._environment = command, environment
         self._random = random.Random(seed)
-        self._shortest = 0.0
-        self._longest = 0.0
+        self._working_s = 0.0
 
-    def _start(self, words: list[str]) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
+    def _start(self, words: list[str], begun: Callable[[], bool]) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(
             [*self._command, *words], env=self._environment,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
+        while process.poll() is None and not begun():
+            time.sleep(0.0005)
+        return process
 
-    def measure(self, idle: list[str], words: list[str]) -> None:
-        """How long a command takes that does nothing, and the one that will be killed."""
-        for argv in (idle, words):
-            start = time.monotonic()
-            assert self._start(argv).wait() == 0
-            self._shortest, self._longest = self._longest, time.monotonic() - start
+    def measure(self, words: list[str], begun: Callable[[], bool]) -> None:
+        """How long the command works from its first write to its end."""
+        process = self._start(words, begun)
+        start = time.monotonic()
+        assert process.wait() == 0
+        self._working_s = time.monotonic() - start
 
-    def kill(self, words: list[str]) -> bool:
-        """Run and kill at a random moment; whether it was still running."""
-        process = self._start(words)
-        delay = self._random.uniform(self._shortest * 0.6, self._longest * 1.1)
+    def kill(self, words: list[str], begun: Callable[[], bool]) -> bool:
+        """Run and kill at a random moment of its work; whether it was still running."""
+        process = self._start(words, begun)
+        start = time.monotonic()
         try:
-            process.wait(timeout=delay)
+            process.wait(timeout=self._random.uniform(0, self._working_s))
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
-        return process.wait() == -signal.SIGKILL
+        if process.wait() == -signal.SIGKILL:
+            return True
+        self._working_s = time.monotonic() - start  # the machine is faster than it was
+        return False
 
 
 @pytest.fixture
@@ -103,27 +108,31 @@ def test_project_killed_at_any_moment(
     open_store: Callable[..., Any], layout: Path, tmp_path: Path, killer: Killer, times: int
 ) -> None:
     more = tmp_path / "layout2"
-    tools.oci_layout(more, [*tools.layers()[:1], tools._tar([("x", b"x" * 100_000)])], note="2")
+    peers.oci_layout(more, [*peers.layers()[:1], peers._tar([("x", b"x" * 100_000)])], note="2")
     with open_store("overlay", "start") as store:
-        first = tools.load(store, layout, "localhost/test:1")
+        first = peers.load(store, layout, "localhost/test:1")
         store.project()
-        tools.load(store, more, "localhost/more:1")
+        peers.load(store, more, "localhost/more:1")
         store.set_names(first.id, ["localhost/renamed:1"])
     subprocess.run(["cp", "-a", tmp_path / "start", tmp_path / "clean"], check=True)
-    killer.measure(
-        [*_roots(tmp_path / "start"), "layers"], [*_roots(tmp_path / "clean"), "project"]
-    )
-    want = tools.view_bytes(tmp_path / "clean" / "graph", "overlay")
+
+    def begun(place: Path) -> Callable[[], bool]:
+        images = place / "graph" / "overlay-images"
+        return lambda: len(list(images.iterdir())) > 3
+
+    assert not begun(tmp_path / "start")()
+    killer.measure([*_roots(tmp_path / "clean"), "project"], begun(tmp_path / "clean"))
+    want = peers.view_bytes(tmp_path / "clean" / "graph", "overlay")
     killed = 0
     for _ in range(times):
         place = tmp_path / "victim"
         subprocess.run(["cp", "-a", tmp_path / "start", place], check=True)
-        killed += killer.kill([*_roots(place), "project"])
+        killed += killer.kill([*_roots(place), "project"], begun(place))
         _check_view(place / "graph")
         with cstorage.open(place / "graph", place / "run", "overlay") as store:
             assert len(list(store.images())) == 2
             assert store.project().left_out == ()
-        assert tools.view_bytes(place / "graph", "overlay") == want
+        assert peers.view_bytes(place / "graph", "overlay") == want
         shutil.rmtree(place)
     assert killed
 
@@ -133,21 +142,23 @@ def test_adopt_killed_at_any_moment(
 ) -> None:
     theirs = tmp_path / "theirs"
     with open_store("overlay", "origin") as store:
-        image = tools.load(store, layout, "localhost/test:1")
+        image = peers.load(store, layout, "localhost/test:1")
         container = store.create_container(image.id, names=["c"])
         (store.mount(container.id) / "inside").write_text("by c")
         store.unmount(container.id)
         store.export(theirs)
-    before = tools.listing(theirs)
-    killer.measure(
-        [*_roots(tmp_path / "idle"), "layers"],
-        [*_roots(tmp_path / "clean"), "adopt", str(theirs)],
-    )
+    before = peers.listing(theirs)
+
+    def begun(place: Path) -> Callable[[], bool]:
+        return (place / "graph" / "staging").exists
+
+    clean = tmp_path / "clean"
+    killer.measure([*_roots(clean), "adopt", str(theirs)], begun(clean))
     killed = partly = 0
     for number in range(times):
         place = tmp_path / f"victim{number}"
-        killed += killer.kill([*_roots(place), "adopt", str(theirs)])
-        assert tools.listing(theirs) == before
+        killed += killer.kill([*_roots(place), "adopt", str(theirs)], begun(place))
+        assert peers.listing(theirs) == before
         with cstorage.open(place / "graph", place / "run", "overlay") as store:
             there = [layer.id for layer in store.layers()]
             partly += 0 < len(there) < 4
@@ -165,12 +176,12 @@ def test_adopt_killed_at_any_moment(
             assert not list((store.graph_root / "staging").iterdir())
         shutil.rmtree(place)
     assert killed
-    assert partly or times < 50
+    assert partly or times < 20
 
 
 def _lists(store: Path) -> dict[str, bytes]:
     """An exported store's files but for the change tokens, which are of one journal."""
-    found = tools.view_bytes(store, "overlay")
+    found = peers.view_bytes(store, "overlay")
     return {name: data for name, data in found.items() if not name.endswith(".lock")}
 
 
@@ -178,12 +189,16 @@ def test_export_killed_at_any_moment_leaves_no_half_store(
     open_store: Callable[..., Any], layout: Path, tmp_path: Path, killer: Killer, times: int
 ) -> None:
     with open_store("overlay", "ours") as store:
-        tools.load(store, layout, "localhost/test:1")
+        peers.load(store, layout, "localhost/test:1")
     words = [*_roots(tmp_path / "ours"), "export", "--to", "containers-storage"]
-    killer.measure([*_roots(tmp_path / "ours"), "layers"], [*words, str(tmp_path / "clean")])
+
+    def begun(place: Path) -> Callable[[], bool]:
+        return lambda: any(place.parent.glob(f".{place.name}.*"))
+
+    killer.measure([*words, str(tmp_path / "clean")], begun(tmp_path / "clean"))
     want = _lists(tmp_path / "clean")
     for number in range(max(3, times // 4)):
         place = tmp_path / f"out{number}"
-        killer.kill([*words, str(place)])
+        killer.kill([*words, str(place)], begun(place))
         if place.exists():
             assert _lists(place) == want

@@ -12,9 +12,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import peers
 import pytest
 
-import tools
 from cstorage.interop import jsonform
 from cstorage.interop.filenames import big_data_file
 from cstorage.interop.projection import ViewChanged
@@ -47,14 +47,14 @@ def test_deleting_the_view_and_projecting_again_gives_the_same_bytes(
     open_store: Callable[..., Any], layout: Path, driver: str
 ) -> None:
     with open_store(driver) as store:
-        tools.load(store, layout, "localhost/test:1")
+        peers.load(store, layout, "localhost/test:1")
         store.project(keep=True)
-        before = tools.view_bytes(store.graph_root, driver)
+        before = peers.view_bytes(store.graph_root, driver)
         assert len(before) == 4 + 3 + 4  # two lists with locks, three recipes, four data items
         store.stop_projecting()
-        assert tools.view_bytes(store.graph_root, driver) == {}
+        assert peers.view_bytes(store.graph_root, driver) == {}
         store.project()
-        assert tools.view_bytes(store.graph_root, driver) == before
+        assert peers.view_bytes(store.graph_root, driver) == before
 
 
 def _do_something(store: cstorage.Store, rng: random.Random) -> None:
@@ -112,10 +112,10 @@ def test_a_view_refreshed_step_by_step_equals_one_made_at_once(
             done = projecting.refresh(store._core)
             whole += done.whole
             steps += 1
-        seen = tools.view_bytes(store.graph_root, "vfs")
+        seen = peers.view_bytes(store.graph_root, "vfs")
         store.stop_projecting()
         again = store.project(form=form)
-        assert tools.view_bytes(store.graph_root, "vfs") == seen
+        assert peers.view_bytes(store.graph_root, "vfs") == seen
         assert whole < steps / 2  # most refreshes took the short way
         assert projecting.refresh(store._core).left_out == again.left_out
 
@@ -124,7 +124,7 @@ def test_a_kept_view_follows_every_commit_of_every_process(
     open_store: Callable[..., Any], layout: Path
 ) -> None:
     with open_store("vfs") as store:
-        image = tools.load(store, layout, "localhost/test:1")
+        image = peers.load(store, layout, "localhost/test:1")
         store.project(keep=True)
         with open_store("vfs") as other:
             other.add_names(image.id, ["localhost/second:1"])
@@ -141,7 +141,7 @@ def test_a_refresh_replaces_single_lines_and_copies_no_other_file(
     open_store: Callable[..., Any], layout: Path
 ) -> None:
     with open_store("vfs") as store:
-        image = tools.load(store, layout, "localhost/test:1")
+        image = peers.load(store, layout, "localhost/test:1")
         store.project()
         inodes = {
             path: path.stat().st_ino
@@ -158,7 +158,7 @@ def test_what_another_program_writes_is_reported_and_left_alone(
     open_store: Callable[..., Any], layout: Path
 ) -> None:
     with open_store("vfs") as store:
-        image = tools.load(store, layout, "localhost/test:1")
+        image = peers.load(store, layout, "localhost/test:1")
         store.project(keep=True)
         folder = store.graph_root / "vfs-images"
         foreign = [{"id": "cc" * 32, "created": "2024-01-02T03:04:05Z"}]
@@ -180,9 +180,9 @@ def test_damage_is_repaired_and_named(
     open_store: Callable[..., Any], layout: Path, damage: str
 ) -> None:
     with open_store("vfs") as store:
-        image = tools.load(store, layout, "localhost/test:1")
+        image = peers.load(store, layout, "localhost/test:1")
         store.project()
-        good = tools.view_bytes(store.graph_root, "vfs")
+        good = peers.view_bytes(store.graph_root, "vfs")
         layers = store.graph_root / "vfs-layers"
         target = layers / "layers.json"
         match damage:
@@ -208,7 +208,7 @@ def test_damage_is_repaired_and_named(
                 target = layers / ("dd" * 32 + ".tar-split.gz")
                 target.write_bytes(b"left by somebody")
         done = store.project(verify=True)
-        assert tools.view_bytes(store.graph_root, "vfs") == good
+        assert peers.view_bytes(store.graph_root, "vfs") == good
         assert done.repaired == (() if damage == "token" else (str(target),))
         assert [layer.id for layer in store.layers()] == image.layers  # the truth is untouched
 
@@ -217,7 +217,7 @@ def test_damage_to_copies_cannot_reach_content(
     open_store: Callable[..., Any], layout: Path
 ) -> None:
     with open_store("overlay") as store:
-        image = tools.load(store, layout, "localhost/test:1")
+        image = peers.load(store, layout, "localhost/test:1")
         store.project()
         for path in (store.graph_root / "overlay-images" / image.id).iterdir():
             with path.open("r+b") as file:
@@ -229,7 +229,7 @@ def test_one_bad_image_does_not_poison_the_listing(
     open_store: Callable[..., Any], layout: Path
 ) -> None:
     with open_store("vfs") as store:
-        image = tools.load(store, layout, "localhost/test:1")
+        image = peers.load(store, layout, "localhost/test:1")
         bare = store.create_layer(writable=False)
         data = [("manifest", b"{}", SHA), (SHA, b"{}")]
         expected = {
@@ -249,7 +249,7 @@ def test_containers_are_shown_only_to_who_takes_the_root_over(
     open_store: Callable[..., Any], layout: Path
 ) -> None:
     with open_store("vfs") as store:
-        image = tools.load(store, layout, "localhost/test:1")
+        image = peers.load(store, layout, "localhost/test:1")
         container = store.create_container(image.id, names=["c"], big_data=[("note", b"x")])
         store.create_container(image.id, names=["v"], volatile=True)
         store.project()
@@ -265,7 +265,7 @@ def test_containers_are_shown_only_to_who_takes_the_root_over(
 
 def test_private_directories_survive_the_view(open_store: Callable[..., Any], layout: Path) -> None:
     with open_store("vfs") as store:
-        image = tools.load(store, layout, "localhost/test:1")
+        image = peers.load(store, layout, "localhost/test:1")
         mine = store.image_directory(image.id) / "kept"
         mine.write_text("mine")
         store.project()
@@ -289,7 +289,7 @@ def test_a_tool_that_holds_the_lock_delays_the_view_and_not_the_commit(
 
     monkeypatch.setattr(projecting, "_COMMIT_TIMEOUT_S", 0.2)
     with open_store("vfs") as store:
-        image = tools.load(store, layout, "localhost/test:1")
+        image = peers.load(store, layout, "localhost/test:1")
         store.project(keep=True)
         lock = store.graph_root / "vfs-images" / "images.lock"
         before = (store.graph_root / "vfs-images" / "images.json").read_bytes()
@@ -358,7 +358,7 @@ def test_deleted_layers_stay_in_the_trash_for_the_stated_time(
     open_store: Callable[..., Any], layout: Path
 ) -> None:
     with open_store("overlay") as store:
-        image = tools.load(store, layout, "localhost/test:1")
+        image = peers.load(store, layout, "localhost/test:1")
         store.project(keep=True, grace_s=3600)
         store.delete_image(image.id)
         kept = list((store.graph_root / "trash").glob("*/*/diff"))
@@ -425,7 +425,7 @@ def test_the_option_keeps_a_view_without_being_asked_each_time(
     open_store: Callable[..., Any], layout: Path
 ) -> None:
     with open_store("vfs", projection="additional") as store:
-        tools.load(store, layout, "localhost/test:1")
+        peers.load(store, layout, "localhost/test:1")
         assert len(_records(store.graph_root, "images")) == 1
     with open_store("vfs", projection="off") as store:
         store.delete_image(next(store.images()).id)
@@ -454,7 +454,7 @@ def test_mounts_on_our_layers_are_known(
     open_store: Callable[..., Any], layout: Path, tmp_path: Path
 ) -> None:
     with open_store("overlay") as store:
-        image = tools.load(store, layout, "localhost/test:1")
+        image = peers.load(store, layout, "localhost/test:1")
         home = store.graph_root / "overlay"
         lowers = ":".join(
             f"{home}/l/{(home / layer / 'link').read_text()}" for layer in reversed(image.layers)

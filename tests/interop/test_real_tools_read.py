@@ -9,14 +9,13 @@ import tarfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import peers
 import pytest
-
-import tools
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-_WHY = tools.missing("podman", "buildah", "skopeo", "containers-storage")
+_WHY = peers.missing("podman", "buildah", "skopeo", "containers-storage")
 pytestmark = [pytest.mark.root, pytest.mark.peer, pytest.mark.skipif(bool(_WHY), reason=_WHY)]
 
 NAME = "localhost/test:1"
@@ -25,7 +24,7 @@ NAME = "localhost/test:1"
 class Shown:
     """A projected store, and what the tree of its image must look like."""
 
-    def __init__(self, graph: Path, image: tools.Loaded, tree: dict[str, Any]) -> None:
+    def __init__(self, graph: Path, image: peers.Loaded, tree: dict[str, Any]) -> None:
         self.graph, self.image, self.tree = graph, image, tree
 
 
@@ -37,9 +36,9 @@ def driver(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def shown(open_store: Callable[..., Any], layout: Path, driver: str) -> Shown:
     with open_store(driver) as store:
-        image = tools.load(store, layout, NAME)
+        image = peers.load(store, layout, NAME)
         layer = store.layer(image.layers[-1])
-        tree = tools.listing(store.mount(layer.id))
+        tree = peers.listing(store.mount(layer.id))
         store.unmount(layer.id)
         store.project()
         return Shown(store.graph_root, image, tree)
@@ -82,8 +81,8 @@ def test_podman_lists_creates_mounts_and_saves(
     shown: Shown, driver: str, how: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     graph = request.getfixturevalue("read_only") if how != "in place" else shown.graph
-    before = tools.listing(shown.graph)
-    engine = tools.Engine(tmp_path / "engine", driver, graph)
+    before = peers.listing(shown.graph)
+    engine = peers.Engine(tmp_path / "engine", driver, graph)
     listed = json.loads(engine.podman("images", "--format", "json"))
     assert [(r["Id"], r["Names"], r["Digest"]) for r in listed] == [
         (shown.image.id, [NAME], shown.image.digest)
@@ -93,20 +92,20 @@ def test_podman_lists_creates_mounts_and_saves(
     assert inspected["Digest"] == shown.image.digest
     engine.podman("create", "--name", "c", NAME)
     point = Path(engine.podman("mount", "c").strip())
-    assert {k: v for k, v in tools.listing(point).items() if k in shown.tree} == shown.tree
+    assert {k: v for k, v in peers.listing(point).items() if k in shown.tree} == shown.tree
     (point / "written").write_text("by a container")
     engine.podman("umount", "c")
     engine.podman("save", "-o", str(tmp_path / "o.tar"), "--format", "oci-archive", NAME)
     config, digests = _oci_archive_digests(tmp_path / "o.tar")
     assert (config, digests) == (f"sha256:{shown.image.id}", shown.image.diff_ids)
     engine.podman("rm", "c")
-    assert tools.listing(shown.graph) == before  # and nothing was written to our store
+    assert peers.listing(shown.graph) == before  # and nothing was written to our store
 
 
 def test_skopeo_inspects_and_copies_with_equal_digests(
     shown: Shown, driver: str, tmp_path: Path
 ) -> None:
-    engine = tools.Engine(tmp_path / "engine", driver, shown.graph)
+    engine = peers.Engine(tmp_path / "engine", driver, shown.graph)
     found = json.loads(engine.skopeo("inspect", f"containers-storage:{NAME}"))
     assert found["Digest"] == shown.image.digest
     engine.skopeo("copy", f"containers-storage:{NAME}", f"oci:{tmp_path / 'out'}:t")
@@ -115,7 +114,7 @@ def test_skopeo_inspects_and_copies_with_equal_digests(
 
 
 def test_buildah_builds_on_an_image_of_ours(shown: Shown, driver: str, tmp_path: Path) -> None:
-    engine = tools.Engine(tmp_path / "engine", driver, shown.graph)
+    engine = peers.Engine(tmp_path / "engine", driver, shown.graph)
     assert NAME.split(":", maxsplit=1)[0] in engine.buildah("images")
     work = engine.buildah("from", "--pull-never", NAME).strip()
     point = Path(engine.buildah("mount", work).strip())
@@ -130,7 +129,7 @@ def test_buildah_builds_on_an_image_of_ours(shown: Shown, driver: str, tmp_path:
 def test_the_original_s_tool_lists_makes_containers_and_exports(
     shown: Shown, driver: str, tmp_path: Path
 ) -> None:
-    engine = tools.Engine(tmp_path / "engine", driver, shown.graph)
+    engine = peers.Engine(tmp_path / "engine", driver, shown.graph)
     images = engine.original_json("images", "--json")
     assert [(i["id"], i["names"]) for i in images] == [(shown.image.id, [NAME])]
     for id_, diff_id in zip(shown.image.layers, shown.image.diff_ids, strict=True):
@@ -139,16 +138,16 @@ def test_the_original_s_tool_lists_makes_containers_and_exports(
         assert "sha256:" + hashlib.sha256(out.read_bytes()).hexdigest() == diff_id
     container = engine.original_json("create-container", "--json", NAME)["id"]
     point = Path(engine.original("mount", container).strip())
-    assert {k: v for k, v in tools.listing(point).items() if k in shown.tree} == shown.tree
+    assert {k: v for k, v in peers.listing(point).items() if k in shown.tree} == shown.tree
     engine.original("unmount", container)
 
 
 def test_a_pull_onto_our_layers_brings_only_what_is_missing(
     shown: Shown, driver: str, tmp_path: Path
 ) -> None:
-    more = [*tools.layers(), tools._tar([("more", b"more\n")])]
-    tools.oci_layout(tmp_path / "more", more)
-    engine = tools.Engine(tmp_path / "engine", driver, shown.graph)
+    more = [*peers.layers(), peers._tar([("more", b"more\n")])]
+    peers.oci_layout(tmp_path / "more", more)
+    engine = peers.Engine(tmp_path / "engine", driver, shown.graph)
     engine.skopeo("copy", f"oci:{tmp_path / 'more'}:t", "containers-storage:localhost/more:1")
     own = json.loads((engine.root / f"{driver}-layers" / "layers.json").read_bytes())
     assert [layer["parent"] for layer in own] == [shown.image.layers[-1]]
@@ -162,12 +161,12 @@ def test_podman_takes_the_root_over(
     from cstorage.interop.selection import Form
 
     with open_store(driver) as store:
-        image = tools.load(store, layout, NAME)
+        image = peers.load(store, layout, NAME)
         container = store.create_container(image.id, names=["ours"])
         (store.mount(container.id) / "note").write_text("written here")
         store.unmount(container.id)
         store.project(form=Form.OWN_ROOT)
-        engine = tools.Engine(tmp_path / "engine", driver).at(store.graph_root)
+        engine = peers.Engine(tmp_path / "engine", driver).at(store.graph_root)
         listed = json.loads(engine.podman("images", "--format", "json"))
         assert [(r["Id"], r["Names"]) for r in listed] == [(image.id, [NAME])]
         point = Path(engine.original("mount", container.id).strip())
@@ -188,17 +187,17 @@ def test_a_chain_of_120_layers(open_store: Callable[..., Any], tmp_path: Path, d
     from cstorage.interop.selection import Form
 
     depth = 120 if driver == "overlay" else 30  # vfs copies the whole tree for every layer
-    archives = [tools._tar([(f"f{n}", b"%d" % n), ("last", b"%d" % n)]) for n in range(depth)]
-    tools.oci_layout(tmp_path / "deep", archives)
+    archives = [peers._tar([(f"f{n}", b"%d" % n), ("last", b"%d" % n)]) for n in range(depth)]
+    peers.oci_layout(tmp_path / "deep", archives)
     with open_store(driver) as store:
-        image = tools.load(store, tmp_path / "deep", "localhost/deep:1")
+        image = peers.load(store, tmp_path / "deep", "localhost/deep:1")
         store.project()
-        engine = tools.Engine(tmp_path / "engine", driver, store.graph_root)
+        engine = peers.Engine(tmp_path / "engine", driver, store.graph_root)
         engine.skopeo("copy", "containers-storage:localhost/deep:1", f"oci:{tmp_path / 'out'}:t")
         _, digests = _oci_archive_digests(tmp_path / "out")
         assert digests == image.diff_ids
         store.project(form=Form.OWN_ROOT)
-        own = tools.Engine(tmp_path / "own", driver).at(store.graph_root)
+        own = peers.Engine(tmp_path / "own", driver).at(store.graph_root)
         own.podman("create", "--name", "c", "localhost/deep:1")
         point = Path(own.podman("mount", "c").strip())
         assert (point / "last").read_text() == str(depth - 1)

@@ -9,28 +9,28 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import peers
 import pytest
 
-import tools
 from cstorage.model import Compression
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_WHY = tools.missing("podman", "buildah", "skopeo", "containers-storage")
+_WHY = peers.missing("podman", "buildah", "skopeo", "containers-storage")
 pytestmark = [pytest.mark.root, pytest.mark.peer, pytest.mark.skipif(bool(_WHY), reason=_WHY)]
 
 
 class Written:
     """A root that all tools wrote to, and what podman says of it."""
 
-    def __init__(self, engine: tools.Engine) -> None:
+    def __init__(self, engine: peers.Engine) -> None:
         self.engine = engine
         self.images = _images(engine)
         self.archives = _archives(engine)
 
 
-def _images(engine: tools.Engine) -> dict[str, Any]:
+def _images(engine: peers.Engine) -> dict[str, Any]:
     """ID → names, digest, layers, size as podman lists them."""
     return {
         r["Id"]: (
@@ -42,19 +42,19 @@ def _images(engine: tools.Engine) -> dict[str, Any]:
     }
 
 
-def _archives(engine: tools.Engine) -> dict[str, str]:
+def _archives(engine: peers.Engine) -> dict[str, str]:
     """Digests of the layers' archives, made by the original's tool from its files."""
     found = {}
     for layer in engine.original_json("layers", "--json"):
         if layer.get("diff-digest"):
-            done = tools.run("containers-storage", "diff", "-u", layer["id"], env=engine.env)
+            done = peers.run("containers-storage", "diff", "-u", layer["id"], env=engine.env)
             found[layer["id"]] = "sha256:" + hashlib.sha256(done.out).hexdigest()
     return found
 
 
 @pytest.fixture(params=["overlay", "vfs"])
 def written(request: pytest.FixtureRequest, layout: Path, tmp_path: Path) -> Written:
-    engine = tools.Engine(tmp_path / "theirs", request.param)
+    engine = peers.Engine(tmp_path / "theirs", request.param)
     engine.skopeo("copy", f"oci:{layout}:t", "containers-storage:localhost/test:1")
     work = engine.buildah("from", "--pull-never", "localhost/test:1").strip()
     point = Path(engine.buildah("mount", work).strip())
@@ -77,7 +77,7 @@ def test_adopt_then_export_gives_podman_the_same_images_and_bytes(
 ) -> None:
     assert len(written.images) == 2
     engine = written.engine
-    before = tools.listing(engine.root)
+    before = peers.listing(engine.root)
     with open_store(engine.driver) as store:
         done = store.adopt(engine.root)
         assert done.left_out == ()
@@ -90,8 +90,8 @@ def test_adopt_then_export_gives_podman_the_same_images_and_bytes(
         assert set(history) == {"localhost/built:1", "localhost/tagged:2"}
         exported = store.export(tmp_path / "exported")
         assert exported.left_out == ()
-    assert tools.listing(engine.root) == before
-    other = tools.Engine(tmp_path / "other", engine.driver).at(tmp_path / "exported")
+    assert peers.listing(engine.root) == before
+    other = peers.Engine(tmp_path / "other", engine.driver).at(tmp_path / "exported")
     assert _images(other) == written.images
     assert _archives(other) == written.archives
     point = Path(other.original("mount", "c").strip())
@@ -110,7 +110,7 @@ def test_adopted_images_are_read_in_place_by_podman(
     with open_store(engine.driver) as store:
         store.adopt(engine.root, "link")
         store.project()
-        reader = tools.Engine(tmp_path / "reader", engine.driver, store.graph_root)
+        reader = peers.Engine(tmp_path / "reader", engine.driver, store.graph_root)
         assert _images(reader) == written.images
 
 
@@ -143,7 +143,7 @@ def test_conversion_keeps_images_digests_and_history(
             assert [(e.actor, e.reason, type(e.event)) for e in copy.history()][1:] == told[1:]
             assert [i.id for i in copy.images()] == [i.id for i in store.images()]
             copy.project()
-            reader = tools.Engine(tmp_path / "reader", to, copy.graph_root)
+            reader = peers.Engine(tmp_path / "reader", to, copy.graph_root)
             assert _images(reader) == written.images
 
 
@@ -153,7 +153,7 @@ def test_layers_with_other_owners_come_along(
     """Containers in user namespaces have the original make copies of layers with other owners."""
     maps = ["--uidmap", "0:100000:65536", "--gidmap", "0:200000:65536"]
     for driver in ("overlay", "vfs"):
-        engine = tools.Engine(tmp_path / f"theirs-{driver}", driver)
+        engine = peers.Engine(tmp_path / f"theirs-{driver}", driver)
         engine.env["_CONTAINERS_OVERLAY_DISABLE_IDMAP"] = "yes"
         engine.skopeo("copy", f"oci:{layout}:t", "containers-storage:localhost/test:1")
         made = engine.original("create-container", "-n", "mapped", *maps, "localhost/test:1")
@@ -171,3 +171,24 @@ def test_layers_with_other_owners_come_along(
                 info = os.lstat(point / "etc" / "mine")
                 assert (info.st_uid, info.st_gid) == (100007, 200008)
                 store.unmount(container.id)
+
+
+def test_parents_in_an_additional_store_are_taken_from_there(
+    layout: Path, open_store: Callable[..., Any], tmp_path: Path
+) -> None:
+    with open_store("overlay", "base") as base:
+        image = peers.load(base, layout, "localhost/test:1")
+        base.project()
+        engine = peers.Engine(tmp_path / "theirs", "overlay", base.graph_root)
+    work = engine.buildah("from", "--pull-never", "localhost/test:1").strip()
+    (Path(engine.buildah("mount", work).strip()) / "built").write_text("by buildah")
+    engine.buildah("umount", work)
+    engine.buildah("commit", "-q", "--rm", work, "localhost/built:1")
+    with open_store("overlay") as store:
+        alone = store.adopt(engine.root)
+        assert alone.adopted == ()
+        assert any("is not in the store" in fault.why for fault in alone.left_out)
+        done = store.adopt(engine.root, additional=[str(base.graph_root)])
+        assert done.left_out == ()
+        assert [layer.id for layer in store.layers()][:3] == image.layers
+        assert [i.names for i in store.images()] == [("localhost/built:1",)]

@@ -70,3 +70,10 @@ def test_every_planted_bug_fits_the_source() -> None:
         source = (faults_mutants.PACKAGE / f"{mutant.module}.py").read_text()
         for old in mutant.old.split("\0"):
             assert old in source, mutant.name
+
+
+@pytest.mark.timeout(1200)
+def test_the_fault_programme_finds_no_broken_promise_and_every_planted_bug() -> None:
+    done = subprocess.run([sys.executable, str(TOOL)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+    assert " 0 violations" in done.stdout.splitlines()[-1]
