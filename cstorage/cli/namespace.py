@@ -8,13 +8,14 @@ that the original uses, so that nothing enters a namespace twice (cli.md §1.5, 
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from cstorage.cli.wording import describe, log_line
 from cstorage.errors import StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 _CLONE_NEWNS = 0x00020000
 _CLONE_NEWUSER = 0x10000000
@@ -61,9 +62,32 @@ def run_inside(work: Callable[[], int]) -> int:
     finally:
         os.close(ready_r)
         os.close(go_w)
-        _, status = os.waitpid(child, 0)
+        with _passed_on(child):
+            _, status = os.waitpid(child, 0)
     code = os.waitstatus_to_exitcode(status)
     return code if code >= 0 else 128 - code
+
+
+@contextmanager
+def _passed_on(child: int) -> Iterator[None]:
+    """What ends this process in the block ends the child, which does the work, first."""
+    import signal
+
+    def pass_on(number: int, _frame: object) -> None:
+        try:
+            os.kill(child, number)
+        except ProcessLookupError:
+            pass  # it has just ended by itself
+
+    before = {
+        number: signal.signal(number, pass_on)
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _child(work: Callable[[], int], ready: int, go: int, ids: tuple[int, int]) -> int:

@@ -40,6 +40,11 @@ def translated() -> Iterator[None]:
         raise StoreDamaged(f"{error}; run `cstorage-journal verify`") from error
     except journal_api.WriterPoisoned as error:
         raise OutcomeUnknown(str(error)) from error
+    except journal_api.InvalidRecord as error:
+        raise StorageError(
+            f"one change may hold 16 MiB of names and metadata, not more ({error}); "
+            "large data belongs into big data items"
+        ) from error
     except journal_api.JournalError as error:
         raise StorageError(str(error)) from error
 
