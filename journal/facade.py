@@ -103,6 +103,7 @@ class Journal:
         self._queue: list[_Waiting] = []
         self._leading = False
         self._look: Reader | None = None
+        self._readers: WeakSet[Reader] = WeakSet()  # closed with the journal, if not before
         self._snapshots: Snapshots | None = None
         _open_journals.add(self)
 
@@ -223,13 +224,17 @@ class Journal:
     def reader(self, start: Position | None = None, *, durable: bool = False) -> Reader:
         """A lock-free reader after ``start`` (None: from the oldest frame there is).
 
+        It is closed with the journal; whoever needs it for less long closes it, or uses ``with``.
+
         Raises ``ResyncRequired`` if ``start`` is not part of the history any more.
         """
         self._check()
-        return Reader(
+        reader = Reader(
             self.fs, self.clock, self.root, self.uuid, start, durable=durable, alive=self._alive,
             publish=self._hint if self._appender is not None else None,
         )  # fmt: skip
+        self._readers.add(reader)
+        return reader
 
     def frames(self, start: Position | None = None) -> Iterator[Frame]:
         """All frames visible now, oldest first."""
@@ -451,8 +456,8 @@ class Journal:
                     self._alive[0] = False
                     appender.close()
         self._alive[0] = False
-        if self._look is not None:
-            self._look.close()
+        for reader in list(self._readers):
+            reader.close()
         _open_journals.discard(self)
 
     def __enter__(self) -> Journal:

@@ -34,6 +34,7 @@ class Reader:
     """A resumable cursor for one consumer (not shared between threads)."""
 
     __slots__ = (
+        "__weakref__",
         "_alive",
         "_bad",
         "_batch",

@@ -76,7 +76,10 @@ class _Hints:
         """True after a hint, False after the time."""
         import select
 
-        ready, _, _ = select.select([self.read_fd], [], [], timeout_s)
+        # poll, because select refuses descriptors above 1023
+        hints = select.poll()
+        hints.register(self.read_fd, select.POLLIN)
+        ready = hints.poll(timeout_s * 1000)
         if ready:
             try:
                 os.read(self.read_fd, 65536)

@@ -35,7 +35,7 @@ def entries_of(frame: Frame) -> Iterator[ev.HistoryEntry]:
 def everything(core: Core) -> Iterator[ev.HistoryEntry]:
     """All events from the first one the journal still has, in order."""
     with translated():
-        for frame in core.journal.reader(None).read_new():
+        for frame in core.journal.frames():
             yield from entries_of(frame)
 
 

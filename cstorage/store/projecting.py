@@ -40,7 +40,7 @@ def place(core: Core) -> Place:
 def _events(core: Core, start: Position) -> Iterator[tuple[int, ev.Event]]:
     """Events between ``start`` and what the core has read. Raises ``JournalError``."""
     end = core.position.sequence
-    for frame in core.journal.reader(start).read_new():
+    for frame in core.journal.frames(start):
         if frame.kind != DATA:
             continue
         sequence = frame.first_sequence

@@ -136,7 +136,7 @@ class _Step(NamedTuple):
 
 
 def _history(core: Core) -> Iterator[_Step]:
-    for frame in core.journal.reader(None).read_new():
+    for frame in core.journal.frames():
         entries = list(entries_of(frame))
         if entries:
             yield _Step(
