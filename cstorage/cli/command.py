@@ -65,6 +65,23 @@ MAPS = (
 )
 
 
+LIMITS = (
+    Flag(("--max-bytes",), STRING, "Refuse more than this many bytes unpacked (k, m, g: x 1024)"),
+    Flag(("--max-entries",), STRING, "Refuse more than this many entries"),
+    Flag(("--max-ratio",), STRING, "Refuse what expands to more than this many times its size"),
+)
+
+
 def flags_of(command: Command) -> tuple[Flag, ...]:
-    """The flags accepted after the command's name: the global ones and its own."""
-    return (*GLOBAL_FLAGS, *command.flags)
+    """The flags accepted after the command's name: the global ones and its own.
+
+    A spelling that the command uses itself has its global meaning only before the command.
+    """
+    own = {spelling for flag in command.flags for spelling in flag.spellings}
+    shared = (
+        flag._replace(spellings=tuple(s for s in flag.spellings if s not in own))
+        if own.intersection(flag.spellings)
+        else flag
+        for flag in GLOBAL_FLAGS
+    )
+    return (*shared, *command.flags)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from cstorage.cli.idmaps import map_options
 from cstorage.cli.invocation import OK
+from cstorage.cli.limits import apply_options
 from cstorage.cli.names import metadata_text
 from cstorage.cli.quoting import well_formed
 from cstorage.cli.records import container_document, image_document, layer_document
@@ -13,7 +14,6 @@ from cstorage.cli.records import container_document, image_document, layer_docum
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cstorage.archive.apply import ApplyOptions
     from cstorage.cli.invocation import Invocation
 
 
@@ -59,20 +59,21 @@ def create_storage_layer(inv: Invocation) -> int:
 
 
 def import_layer(inv: Invocation) -> int:
-    """``import-layer``: the file is opened before anything else."""
+    """``import-layer``: the file is opened before the store does anything."""
     from cstorage.cli.progress import ProgressLine
     from cstorage.cli.streams import source
 
+    options = apply_options(inv)
     with source(inv) as stream, ProgressLine(inv.out) as line:
-        options: ApplyOptions | None = None
-        if inv.flag("progress"):
-            from cstorage.archive.apply import ApplyOptions
+        progress = inv.flag("progress")
+        if progress:
+            from cstorage.archive.options import ApplyOptions
 
-            options = ApplyOptions(progress=line.show)
+            options = (options or ApplyOptions())._replace(progress=line.show)
         layer = inv.store.import_layer(
             stream, names=_names(inv), options=options, **_layer_options(inv)
         )
-        if options is not None:
+        if progress:
             line.finish(layer.diff)
     if inv.json:
         inv.out.json(layer_document(layer))

@@ -5,22 +5,33 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cstorage.cli.invocation import FAILED, OK
+from cstorage.cli.limits import apply_options
 from cstorage.cli.quoting import go_quote, json_text
 from cstorage.cli.streams import Target, source
 from cstorage.errors import UnsupportedCompression
 from cstorage.model import ChangeKind, Compression
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from cstorage.cli.invocation import Invocation
+    from cstorage.model import Change
 
 _WORDS = {ChangeKind.MODIFY: "Modify", ChangeKind.ADD: "Add", ChangeKind.DELETE: "Delete"}
 
 
 def changes(inv: Invocation) -> int:
     """``changes``."""
-    found = inv.store.changes(inv.arg(0), inv.arg(1))
+    return show(inv, inv.store.changes(inv.arg(0), inv.arg(1)))
+
+
+def diff_images(inv: Invocation) -> int:
+    """``diff-images``."""
+    return show(inv, inv.store.changes_between(inv.arg(0), inv.arg(1)))
+
+
+def show(inv: Invocation, found: Iterable[Change]) -> int:
+    """Print changes, as lines or as JSON."""
     out = inv.out
     if not inv.json:
         for change in found:
@@ -65,8 +76,9 @@ def diff(inv: Invocation) -> int:
 
 def applydiff(inv: Invocation) -> int:
     """``applydiff``."""
+    options = apply_options(inv)
     with source(inv) as stream:
-        inv.store.apply_diff(inv.arg(0), stream)
+        inv.store.apply_diff(inv.arg(0), stream, options)
     return OK
 
 

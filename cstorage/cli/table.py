@@ -11,6 +11,7 @@ from cstorage.cli.additions import ADDITIONS
 from cstorage.cli.command import (
     JSON,
     LABEL,
+    LIMITS,
     MAPS,
     METADATA,
     NEW_ID,
@@ -31,6 +32,7 @@ from cstorage.cli.families import (
     names_command,
     parent_owners,
 )
+from cstorage.cli.files_table import FILES
 from cstorage.cli.goflags import BOOL, STRING, Flag
 from cstorage.cli.interop_table import INTEROP
 
@@ -148,6 +150,7 @@ COMMANDS: tuple[Command, ...] = (
             READ_FILE,
             JSON,
             *MAPS,
+            *LIMITS,
             Flag(("--progress",), BOOL, "Show bytes and entries on standard error meanwhile"),
         ),
         "create:import_layer",
@@ -291,7 +294,7 @@ COMMANDS: tuple[Command, ...] = (
         "Unpack a tar stream over a layer",
         1,
         1,
-        (READ_FILE,),
+        (READ_FILE, *LIMITS),
         "diffs:applydiff",
         "Prints nothing; records digests and sizes of the stream.",
     ),
@@ -563,6 +566,7 @@ COMMANDS: tuple[Command, ...] = (
     ),
     *INTEROP,
     *ADDITIONS,
+    *FILES,
 )
 
 

@@ -1,7 +1,8 @@
 """Does a layer's tree still say what its archives said? (semantics §6.3, L7)
 
-The expected tree is the manifests of the layer and its ancestors, replayed; the real one is what a
-read-only mount shows. Compared: type, owner, size (regular files), mode, mtime in whole seconds.
+The expected tree is the manifests of the layer and its ancestors, replayed (``files``); the real
+one is what a read-only mount shows. Compared: type, owner, size (regular files), mode, mtime in
+whole seconds.
 The root directory itself is not compared. Each difference is one line:
 
     -/gone   +/extra   +/extra-dir/   /changed(mode:0644￫0600,mtime:0x5e0d5da5￫0x3a4fc880)
@@ -13,26 +14,17 @@ import os
 import stat
 from typing import TYPE_CHECKING, NamedTuple
 
+from cstorage.errors import LayerUnknown
 from cstorage.model import IDMap, Layer, LayerID
+from cstorage.store import files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from cstorage.archive.manifest import ManifestEntry
     from cstorage.state import State
     from cstorage.store.core import Core
 
 _ARROW = "\uffeb"
-_TYPES = {
-    ord("0"): stat.S_IFREG,
-    0: stat.S_IFREG,
-    ord("1"): 0,
-    ord("2"): stat.S_IFLNK,
-    ord("3"): stat.S_IFCHR,
-    ord("4"): stat.S_IFBLK,
-    ord("5"): stat.S_IFDIR,
-    ord("6"): stat.S_IFIFO,
-}
 
 
 class Node(NamedTuple):
@@ -48,69 +40,22 @@ class Node(NamedTuple):
     """For putting it right; not compared."""
 
 
-def _chain(state: State, layer: Layer) -> list[Layer] | None:
-    """The layer and its ancestors, base first; ``None`` if one of them has no manifest."""
-    chain = []
-    current: Layer | None = layer
-    while current is not None:
-        if not current.diff.manifest:
-            return None
-        chain.append(current)
-        current = state.layer(current.parent) if current.parent else None
-    return chain[::-1]
-
-
 def _expected(core: Core, chain: list[Layer]) -> dict[bytes, Node]:
-    from cstorage.archive.manifest import Mark, read_manifest
-
-    tree: dict[bytes, Node] = {}
-    for layer in chain:
-        with core.content.open(layer.diff.manifest) as file:
-            entries = list(read_manifest(file))
-        for entry in entries:
-            if entry.mark is Mark.PRESENT:
-                continue
-            inside = entry.path + b"/" if entry.path else b""
-            for path in [p for p in tree if p.startswith(inside)]:
-                del tree[path]
-            if entry.mark is Mark.WHITEOUT:
-                tree.pop(entry.path, None)
-        for entry in entries:
-            if entry.mark is Mark.PRESENT and entry.path:
-                _place(tree, entry)
-    return tree
-
-
-def _place(tree: dict[bytes, Node], entry: ManifestEntry) -> None:
-    kind = _TYPES.get(entry.type, 0)
-    if kind == 0:
-        # A hard link is another name of its target; its own header set the shared attributes.
-        target = tree.get(os.path.normpath(entry.linkname).lstrip(b"/"))
-        if target is None:
-            return
-        node = target._replace(
-            mode=entry.mode & 0o7777,
-            uid=entry.uid,
-            gid=entry.gid,
-            mtime_s=max(0, entry.mtime_ns // 10**9),
-            mtime_ns=entry.mtime_ns,
+    """The recorded tree; without the directories that no archive listed."""
+    view = files.of_chain(core, chain)
+    return {
+        path: Node(
+            node.type,
+            node.mode,
+            node.uid,
+            node.gid,
+            node.size,
+            max(0, node.mtime_ns // 10**9),
+            node.mtime_ns,
         )
-        tree[os.path.normpath(entry.linkname).lstrip(b"/")] = node
-    else:
-        node = Node(
-            kind,
-            entry.mode & 0o7777,
-            entry.uid,
-            entry.gid,
-            entry.size if kind == stat.S_IFREG else 0,
-            max(0, entry.mtime_ns // 10**9),
-            entry.mtime_ns,
-        )
-    old = tree.get(entry.path)
-    if old is not None and old.type == stat.S_IFDIR and node.type != stat.S_IFDIR:
-        for path in [p for p in tree if p.startswith(entry.path + b"/")]:
-            del tree[path]
-    tree[entry.path] = node
+        for path, node in view.walk(files.Found(b"", view.root))
+        if path and not node.implied
+    }
 
 
 def _to_container(entries: IDMap, host: int) -> int:
@@ -183,8 +128,9 @@ def compare(
     """The recorded and the real tree by path; ``None`` if the recorded history has gaps."""
     from cstorage.drivers.contract import MountOptions
 
-    chain = _chain(state, layer)
-    if chain is None:
+    try:
+        chain = files.chain(state.layer, layer)
+    except (files.FilesUnrecorded, LayerUnknown):
         return None
     want = _expected(core, chain)
     options = MountOptions(label=layer.mount_label, read_only=True, layer_maps=layer.maps)

@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from cstorage.store.additional_layers import AdditionalLayer
     from cstorage.store.checking import CheckOptions, Report
     from cstorage.store.core import Core
+    from cstorage.store.files import Files
     from cstorage.store.lockfile import LockFile
     from cstorage.store.staged import StagedLayer
     from cstorage.store.transactions import StoreTransaction
@@ -307,6 +308,24 @@ class Store(Finder, ItemData, Mounter):
     def changes(self, to: str, from_: str = "") -> list[Change]:
         """Paths changed since ``from_`` (default: the parent)."""
         return diffs.changes(self._core, to, from_)
+
+    def files(self, key: str) -> Files:
+        """The files of a layer or an image as recorded, without a mount. Errors: ``files.Files``.
+
+        An exact ID or name goes before the beginning of an ID, an image before a layer.
+        """
+        from cstorage.store.files import Files
+
+        return Files(self._core, key)
+
+    def changes_between(self, old: str, new: str) -> Iterator[Change]:
+        """What turns the recorded files of one layer or image into those of another.
+
+        Errors: ``files.Files``; order and rules: ``files.compare``.
+        """
+        from cstorage.store.files import compare
+
+        return compare(self.files(old), self.files(new))
 
     def prepare_staged_layer(
         self,

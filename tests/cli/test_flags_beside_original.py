@@ -21,7 +21,10 @@ pytestmark = [
 ]
 
 # Flags that Debian's 1.43 does not have yet, and ours.
-NEWER = {"--image-store", "--transient-store", "--unshare", "--reason", "--quick", "--progress"}
+NEWER = {
+    "--image-store", "--transient-store", "--unshare", "--reason", "--quick", "--progress",
+    "--max-bytes", "--max-entries", "--max-ratio",
+}  # fmt: skip
 
 WORDS = """
 -j --json -jt -tj -t=false -jt=false --json=maybe --debug=F -D -Dj -h --help -help -jh -hj -- - ---x

@@ -32,7 +32,9 @@ set-names shutdown status unshare version wipe
 """.split()  # noqa: SIM905
 
 # Ours, in the order of the usage text.
-OURS = ["history", "watch", "project", "adopt", "export", "convert", "df", "batch"]
+OURS = """
+history watch project adopt export convert df batch ls cat find which-layer diff-images
+""".split()  # noqa: SIM905
 
 WITHOUT_UNDASHED_ALIAS = {
     "check", "config", "container", "container-parent-owners", "containers", "copy",

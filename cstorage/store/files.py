@@ -1,0 +1,503 @@
+"""The files of a layer and of all below it, from what their archives said: no mount, no root.
+
+Rules of this module:
+
+* The view of a layer is the recorded manifests of its ancestors and of itself, replayed base
+  first, record by record in archive order: a whiteout or an opaque mark takes away what lower
+  layers brought and leaves what its own archive brought, before it or after it.
+* Hard links of one archive share one ``Node``; the last header sets its attributes. A link to a
+  file of a lower layer is a file of its own layer.
+* Directories that an archive implies without listing them are ``implied``: 0755, root's.
+* A parent that is a symbolic link is followed where extraction follows it: in the layer that has
+  it, and with drivers that extract over a copy of the parent; overlay puts a directory there.
+* Symbolic links are resolved inside the view: ``..`` of the root is the root, absolute targets
+  begin there, more than 40 in one path are refused as the kernel does.
+* Content comes from the tree of the layer that holds it, and is compared with the recorded digest
+  while it is handed out. What was changed since is reported, never passed off as recorded.
+
+Owners are those of the archive, not mapped. Paths are raw bytes without leading slash; the root is
+``b""``.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from typing import TYPE_CHECKING, NamedTuple
+
+from cstorage.errors import ContentChanged, LayerUnknown, StorageError
+from cstorage.model import Change, ChangeKind, Layer
+from cstorage.store.lookup import go_quote
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from cstorage.archive.compression import ByteSource
+    from cstorage.archive.manifest import ManifestEntry
+    from cstorage.store.core import Core
+
+_LINK = ord("1")
+_TYPES = {
+    ord("0"): stat.S_IFREG,
+    0: stat.S_IFREG,
+    ord("2"): stat.S_IFLNK,
+    ord("3"): stat.S_IFCHR,
+    ord("4"): stat.S_IFBLK,
+    ord("5"): stat.S_IFDIR,
+    ord("6"): stat.S_IFIFO,
+}
+_LINKS_MAX = 40  # symbolic links in one path, as Linux counts
+_PIECE = 1 << 20
+
+
+class FilesUnrecorded(StorageError):
+    """A layer has no manifest: it was never filled from an archive, or not by this program."""
+
+
+class Node:
+    """A file, directory, link, device or pipe. Names are its directory's business.
+
+    ``type`` is the ``S_IF…`` value, ``mode`` the permission bits, ``size`` bytes of a regular
+    file, ``layer`` the place in the chain (0 = base) of the layer that it comes from.
+    """
+
+    __slots__ = (
+        "children", "device", "digest", "gid", "implied", "layer", "link", "mode", "mtime_ns",
+        "size", "touched", "type", "uid", "xattrs",
+    )  # fmt: skip
+
+    def __init__(self, type_: int, layer: int) -> None:
+        self.type = type_
+        self.layer = layer
+        self.mode = 0o755
+        self.uid = self.gid = self.size = self.mtime_ns = 0
+        self.link = b""
+        self.device = (0, 0)
+        self.xattrs: tuple[tuple[str, bytes], ...] = ()
+        self.digest = b""
+        self.implied = True
+        self.touched = layer
+        """The last layer that has something in this directory."""
+        self.children: dict[bytes, Node] | None = {} if type_ == stat.S_IFDIR else None
+
+    def describe(self, entry: ManifestEntry) -> None:
+        """Take over the attributes that every type has."""
+        self.mode = entry.mode & 0o7777
+        self.uid, self.gid = entry.uid, entry.gid
+        self.mtime_ns = entry.mtime_ns
+        self.implied = False
+
+    def copy(self, layer: int) -> Node:
+        """The same file as one of another layer. Not for directories."""
+        other = Node(self.type, layer)
+        for name in ("mode", "uid", "gid", "size", "mtime_ns", "link", "device", "xattrs"):
+            setattr(other, name, getattr(self, name))
+        other.digest, other.implied = self.digest, self.implied
+        return other
+
+
+class Found(NamedTuple):
+    """What a path leads to; ``path`` has no symbolic links but the last name."""
+
+    path: bytes
+    node: Node
+
+
+# -- the chain and its replay ----------------------------------------------------------------------
+
+
+def chain(find: Callable[[str], Layer | None], layer: Layer) -> list[Layer]:
+    """The layer and its ancestors, base first.
+
+    Raises ``FilesUnrecorded`` naming the layer without a manifest, ``LayerUnknown`` naming a
+    parent that ``find`` does not know.
+    """
+    layers = [layer]
+    while True:
+        current = layers[-1]
+        if not current.diff.manifest:
+            raise FilesUnrecorded(
+                f"no file list was recorded for layer {go_quote(current.id)}",
+                hint="only layers that were filled from an archive have one; mount it instead",
+            )
+        if not current.parent:
+            return layers[::-1]
+        parent = find(current.parent)
+        if parent is None:
+            raise LayerUnknown(f"parent {go_quote(current.parent)} of layer {go_quote(current.id)}")
+        layers.append(parent)
+
+
+class View:
+    """The merged tree of a chain of layers, grown by ``add`` layer by layer."""
+
+    def __init__(self, *, merged: bool = False) -> None:
+        """``merged``: the driver extracts a layer over a copy of its parent."""
+        self.root = Node(stat.S_IFDIR, 0)
+        self.algorithms: list[str] = []
+        """Per layer, the name of the digests in its manifest."""
+        self._merged = merged
+        self._layer = -1
+        self._last: tuple[bytes, Node] | None = None
+
+    def add(self, manifest: ByteSource) -> None:
+        """Apply the next layer's manifest. Raises ``ArchiveError`` if it is damaged."""
+        from cstorage.archive.manifest import ManifestReader, Mark
+
+        reader = ManifestReader(manifest)
+        self.algorithms.append(reader.algorithm)
+        self._layer += 1
+        self._last = None
+        for entry in reader:
+            if entry.mark is Mark.PRESENT:
+                self._place(entry)
+            else:
+                self._hide(entry.path, itself=entry.mark is Mark.WHITEOUT)
+
+    def _place(self, entry: ManifestEntry) -> None:
+        directory, _, base = entry.path.rpartition(b"/")
+        if not base:
+            self.root.describe(entry)
+            self.root.layer = self._layer
+            return
+        linked = self._linked(entry) if entry.type == _LINK else None
+        kind = _TYPES.get(entry.type)
+        if linked is None and kind is None:
+            return
+        if self._last is not None and self._last[0] == directory:
+            parent = self._last[1]
+        else:
+            parent = self._directory(directory)
+            self._last = (directory, parent)
+        assert parent.children is not None
+        old = parent.children.get(base)
+        if linked is not None:
+            node = linked
+        elif old is not None and kind == stat.S_IFDIR and old.type == kind:
+            node = old
+            node.layer = node.touched = self._layer
+        else:
+            node = Node(kind or 0, self._layer)
+        if old is not None and old is not node:
+            self._last = None
+        if linked is None:
+            node.link = entry.linkname if kind == stat.S_IFLNK else b""
+            node.size = entry.size if kind == stat.S_IFREG else 0
+            node.device = (entry.devmajor, entry.devminor)
+            node.digest = entry.digest
+            node.xattrs = entry.xattrs
+        elif entry.xattrs:
+            node.xattrs = entry.xattrs
+        node.describe(entry)
+        parent.children[base] = node
+
+    def _linked(self, entry: ManifestEntry) -> Node | None:
+        """The file that a hard link is one more name of, if there is one."""
+        target = b"/".join(part for part in entry.linkname.split(b"/") if part not in (b"", b"."))
+        try:
+            node = self.find(target, follow=False).node
+        except OSError:
+            return None
+        if node.type == stat.S_IFDIR:
+            return None
+        if node.layer == self._layer:
+            return node
+        node.describe(entry)
+        return node.copy(self._layer)
+
+    def _directory(self, path: bytes) -> Node:
+        """The directory that an entry goes into, made where no archive listed it."""
+        trail = [self.root]
+        parts = [part for part in path.split(b"/") if part][::-1]
+        links = 0
+        self.root.touched = self._layer
+        while parts:
+            name = parts.pop()
+            if name in (b"", b"."):
+                continue
+            if name == b"..":
+                if len(trail) > 1:
+                    trail.pop()
+                continue
+            children = trail[-1].children
+            assert children is not None
+            node = children.get(name)
+            follows = self._merged or (node is not None and node.layer == self._layer)
+            if node is not None and node.type == stat.S_IFLNK and follows and links < _LINKS_MAX:
+                links += 1
+                if node.link.startswith(b"/"):
+                    del trail[1:]
+                parts += node.link.split(b"/")[::-1]
+                continue
+            if node is None or node.children is None:
+                node = children[name] = Node(stat.S_IFDIR, self._layer)
+            node.touched = self._layer
+            trail.append(node)
+        return trail[-1]
+
+    def _hide(self, path: bytes, *, itself: bool) -> None:
+        """Take away what lower layers have at ``path`` (if ``itself``) and below it."""
+        self._last = None
+        directory, _, base = path.rpartition(b"/")
+        try:
+            node = self.find(path, follow=False).node
+            if itself:
+                siblings = self.find(directory).node.children
+        except OSError:
+            return  # nothing there to take away
+        layer = self._layer
+        pending = [node]
+        if itself and node.layer < layer:
+            if siblings is None:
+                return
+            if node.children is None or node.touched < layer:
+                del siblings[base]
+                return
+            _imply(node, layer)
+        while pending:
+            children = pending.pop().children
+            for name, child in list((children or {}).items()):
+                assert children is not None
+                if child.layer < layer:
+                    if child.children is None or child.touched < layer:
+                        del children[name]
+                        continue
+                    _imply(child, layer)
+                if child.children is not None:
+                    pending.append(child)
+
+    # -- questions ---------------------------------------------------------------------------------
+
+    def find(self, path: bytes, *, follow: bool = True) -> Found:
+        """What ``path`` leads to; ``follow``: also through a symbolic link that is its last name.
+
+        Raises ``FileNotFoundError``, ``NotADirectoryError``, ``OSError`` (``ELOOP``).
+        """
+        trail = [Found(b"", self.root)]
+        parts = path.split(b"/")[::-1]
+        last = not path.endswith(b"/")
+        links = 0
+        while parts:
+            name = parts.pop()
+            here = trail[-1]
+            if here.node.children is None:
+                raise _refused(errno.ENOTDIR, path)
+            if name in (b"", b"."):
+                continue
+            if name == b"..":
+                if len(trail) > 1:
+                    trail.pop()
+                continue
+            node = here.node.children.get(name)
+            if node is None:
+                raise _refused(errno.ENOENT, path)
+            if node.type == stat.S_IFLNK and (follow or parts or not last):
+                links += 1
+                if links > _LINKS_MAX:
+                    raise _refused(errno.ELOOP, path)
+                if node.link.startswith(b"/"):
+                    del trail[1:]
+                parts += node.link.split(b"/")[::-1]
+                continue
+            trail.append(Found(here.path + b"/" + name if here.path else name, node))
+        return trail[-1]
+
+    def walk(self, start: Found) -> Iterator[Found]:
+        """``start`` and all below it: a directory before what is in it, names bytewise."""
+        pending = [start]
+        while pending:
+            found = pending.pop()
+            yield found
+            pending += reversed(below(found))
+
+
+def of_chain(core: Core, layers: Sequence[Layer]) -> View:
+    """The view of a chain of layers of the store, base first.
+
+    Raises ``ArchiveError``, ``ContentDamaged``, naming the layer whose manifest it is.
+    """
+    view = View(merged=core.driver.name != "overlay")
+    for layer in layers:
+        try:
+            with core.content.open(layer.diff.manifest) as manifest:
+                view.add(manifest)
+        except StorageError as error:
+            raise type(error)(
+                f"file list of layer {go_quote(layer.id)}: {error}", hint=error.hint
+            ) from error
+    return view
+
+
+def below(found: Found) -> list[Found]:
+    """The entries of a directory, sorted bytewise; none of anything else."""
+    inside = found.path + b"/" if found.path else b""
+    children = found.node.children or {}
+    return [Found(inside + name, children[name]) for name in sorted(children)]
+
+
+def _imply(node: Node, layer: int) -> None:
+    """A directory that was taken away, but has entries of this layer: theirs implies it anew."""
+    node.layer = layer
+    node.mode, node.uid, node.gid, node.mtime_ns, node.xattrs = 0o755, 0, 0, 0, ()
+    node.implied = True
+
+
+def _refused(number: int, path: bytes) -> OSError:
+    return OSError(number, os.strerror(number), b"/" + path.lstrip(b"/"))
+
+
+# -- differences -----------------------------------------------------------------------------------
+
+
+def compare(old: Files, new: Files) -> Iterator[Change]:
+    """Changes that turn ``old`` into ``new``, in the order and by the rules of ``changes``.
+
+    Contents are compared by digest too, where both sides have one of the same kind. A directory
+    with changes in it counts as modified; of what is gone only the topmost name is reported.
+    """
+    levels = [_Level(b"", old.view.root, new.view.root, False)]
+    while levels:
+        level = levels[-1]
+        name = next(level.names, None)
+        if name is None:
+            levels.pop()
+            continue
+        path = level.path + b"/" + name
+        before, now = level.before.get(name), level.now.get(name)
+        kind = None
+        if now is None:
+            kind = ChangeKind.DELETE
+        elif before is None:
+            kind = ChangeKind.ADD
+        elif _differs((old, before), (new, now)):
+            kind = ChangeKind.MODIFY
+        if kind is not None:
+            for above in levels:
+                if above.unreported:
+                    above.unreported = False
+                    yield Change(above.path, ChangeKind.MODIFY)
+            yield Change(path, kind)
+        if now is not None and now.children is not None:
+            levels.append(_Level(path, before, now, kind is None))
+
+
+class _Level:
+    """One directory of a comparison."""
+
+    def __init__(self, path: bytes, before: Node | None, now: Node, unreported: bool) -> None:
+        self.path = path
+        self.unreported = unreported
+        self.before = (before.children if before is not None else None) or {}
+        self.now = now.children or {}
+        self.names = iter(sorted(self.before.keys() | self.now.keys()))
+
+
+def _differs(old: tuple[Files, Node], new: tuple[Files, Node]) -> bool:
+    from cstorage.archive.changes import same_time
+
+    before, now = old[1], new[1]
+    if (
+        before.type != now.type
+        or before.mode != now.mode
+        or (before.uid, before.gid) != (now.uid, now.gid)
+        or before.device != now.device
+        or before.size != now.size
+        or before.link != now.link
+        or dict(before.xattrs) != dict(now.xattrs)
+        or not (before.implied or now.implied or same_time(before.mtime_ns, now.mtime_ns))
+    ):
+        return True
+    comparable = old[0].algorithm(before) == new[0].algorithm(now)
+    return comparable and bool(before.digest and now.digest) and before.digest != now.digest
+
+
+# -- an image's or a layer's files -----------------------------------------------------------------
+
+
+class Files:
+    """The files of one layer, or of an image's top layer, as recorded at the time of the call."""
+
+    def __init__(self, core: Core, key: str) -> None:
+        """Raises ``LayerUnknown``, ``FilesUnrecorded``, ``ArchiveError``, ``StorageError``."""
+        self._core = core
+        with core.mutex:
+            catalogue = core.catalogue
+            self.layers = chain(catalogue.layer_by_id, _top(core, key))
+        self.view = of_chain(core, self.layers)
+
+    def find(self, path: str | bytes = b"", *, follow: bool = True) -> Found:
+        """What ``path`` leads to; errors as ``View.find``."""
+        return self.view.find(os.fsencode(path), follow=follow)
+
+    def walk(self, start: Found) -> Iterator[Found]:
+        """``start`` and all below it, in order."""
+        return self.view.walk(start)
+
+    def layer_of(self, found: Found) -> Layer:
+        """The layer that an entry comes from."""
+        return self.layers[found.node.layer]
+
+    def algorithm(self, node: Node) -> str:
+        """The name of the digest of a node's content."""
+        return self.view.algorithms[node.layer]
+
+    def read(self, found: Found) -> Iterator[bytes]:
+        """The content of a regular file, in pieces.
+
+        Raises ``IsADirectoryError`` or ``OSError`` (``EINVAL``) for what is no regular file;
+        ``ContentChanged`` before the first piece if the file is gone or of another size, after
+        the last one if its bytes do not have the recorded digest.
+        """
+        node = found.node
+        if node.type != stat.S_IFREG:
+            directory = node.type == stat.S_IFDIR
+            raise _refused(errno.EISDIR if directory else errno.EINVAL, found.path)
+        digest = None
+        if node.digest:
+            from cstorage.archive.manifest import hasher_of
+
+            digest = hasher_of(self.algorithm(node))()
+        layer = self.layer_of(found)
+        try:
+            fd = self._core.driver.open_payload(layer.id, found.path)
+        except ContentChanged as error:
+            raise self._changed(found, str(error)) from error
+        with open(fd, "rb", buffering=0) as file:
+            size = os.fstat(fd).st_size
+            if size != node.size:
+                raise self._changed(found, f"{size} bytes instead of {node.size}")
+            while piece := file.read(_PIECE):
+                if digest is not None:
+                    digest.update(piece)
+                yield piece
+        if digest is not None and digest.digest() != node.digest:
+            raise self._changed(found, "its bytes do not have the recorded digest")
+
+    def _changed(self, found: Found, how: str) -> ContentChanged:
+        return ContentChanged(
+            f"/{os.fsdecode(found.path)} of layer {go_quote(self.layer_of(found).id)} was changed "
+            f"after it was imported: {how}",
+            hint="run check",
+        )
+
+
+def _top(core: Core, key: str) -> Layer:
+    """The layer that ``key`` stands for, or the image's; an exact name beats a prefix of an ID."""
+    catalogue = core.catalogue
+    image = catalogue.find_image(key)
+    layer = catalogue.find_layer(key)
+    if image is None or (
+        layer is not None
+        and key in (layer.id, *layer.names)
+        and key not in (image.id, *image.names)
+    ):
+        if layer is None:
+            raise LayerUnknown(f"locating image or layer {go_quote(key)}")
+        return layer
+    if not image.top_layer:
+        raise FilesUnrecorded(f"image {go_quote(image.id)} has no layer")
+    top = catalogue.layer_by_id(image.top_layer)
+    if top is None:
+        raise LayerUnknown(f"top layer {go_quote(image.top_layer)} of image {go_quote(image.id)}")
+    return top
