@@ -51,7 +51,13 @@ Errors are one line on standard error. `error initializing: …`, unknown comman
 of arguments are told on standard output, as the original does.
 """
 
-_OWN_COMMANDS = frozenset(("history", "watch"))
+_OWN_COMMANDS = frozenset(
+    (
+        *("history", "watch", "df", "batch"),
+        *("project", "adopt", "export", "convert"),
+        *("ls", "cat", "find", "which-layer", "diff-images"),
+    )
+)
 _OWN_FLAGS = frozenset(("--reason", "--progress"))
 
 
