@@ -9,7 +9,8 @@ from cstorage.cli.goflags import BOOL, STRING, Flag
 _ITEM = "imageOrLayerNameOrID"
 _RECORDED = (
     "From what was recorded when the layers were filled: nothing is mounted, changes made since "
-    "do not show. Fails for layers never filled from an archive."
+    "do not show, and of several archives applied to one layer the last counts. Fails for layers "
+    "never filled from an archive."
 )
 _NAMES = "Names with control characters, quotes in front or bytes that are no UTF-8 are quoted."
 _OBJECTS = (

@@ -239,22 +239,22 @@ class View:
     def _hide(self, path: bytes, *, itself: bool) -> None:
         """Take away what lower layers have at ``path`` (if ``itself``) and below it."""
         self._last = None
-        directory, _, base = path.rpartition(b"/")
-        try:
-            node = self.find(path, follow=False).node
-            if itself:
-                siblings = self.find(directory).node.children
-        except OSError:
-            return  # nothing there to take away
+        if not itself:
+            pending = [self._directory(path)]
+        else:
+            directory, _, base = path.rpartition(b"/")
+            # Extraction makes the directory that a whiteout stands in, as any entry's.
+            siblings = self._directory(directory).children
+            node = siblings.get(base) if siblings is not None else None
+            if siblings is None or node is None:
+                return
+            if node.layer < self._layer:
+                if node.children is None or node.touched < self._layer:
+                    del siblings[base]
+                    return
+                _imply(node, self._layer)
+            pending = [node]
         layer = self._layer
-        pending = [node]
-        if itself and node.layer < layer:
-            if siblings is None:
-                return
-            if node.children is None or node.touched < layer:
-                del siblings[base]
-                return
-            _imply(node, layer)
         while pending:
             children = pending.pop().children
             for name, child in list((children or {}).items()):

@@ -153,6 +153,24 @@ class TestView:
         assert (root / os.fsdecode(expected)).read_bytes() == b"f"
         store.unmount("b")
 
+    def test_a_whiteout_below_a_link_of_a_lower_layer_is_where_the_driver_puts_it(
+        self, store, driver
+    ):
+        link = Member("lib", kind=LINK, link="usr/lib", mode=0o777)
+        members = [folder("usr"), folder("usr/lib"), Member("usr/lib/f", b"f"), link]
+        fill(store, archive(members), id="a")
+        fill(store, archive([Member("lib/.wh.f")]), id="b", parent="a")
+        files = store.files("b")
+        root = store.mount("b")
+        assert (root / "usr/lib/f").exists() == (driver == "overlay")
+        assert (root / "lib").is_symlink() == (driver == "vfs")
+        store.unmount("b")
+        listed = [b"lib", b"usr", b"usr/lib"]
+        if driver == "overlay":
+            listed.append(b"usr/lib/f")
+        assert [found.path for found in files.walk(files.find())][1:] == listed
+        assert (files.find("lib", follow=False).node.type == stat.S_IFLNK) == (driver == "vfs")
+
 
 class TestLookup:
     @pytest.mark.parametrize(
