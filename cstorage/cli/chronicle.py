@@ -6,6 +6,9 @@ list (``history``), with every field of the event.
 
 from __future__ import annotations
 
+import _thread
+import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from cstorage.cli.invocation import FAILED, OK
@@ -13,6 +16,8 @@ from cstorage.cli.listing import json_list
 from cstorage.cli.quoting import json_string, timestamp
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from cstorage.cli.invocation import Invocation
     from cstorage.cli.quoting import Json
     from cstorage.events import HistoryEntry
@@ -35,13 +40,35 @@ def watch(inv: Invocation) -> int:
     if since and not (since.isascii() and since.isdigit()):
         inv.out.error(f"not a sequence number: {since}; history shows them in its first column")
         return FAILED
-    for entry in inv.store.watch(int(since) if since else None):
-        if inv.json:
-            inv.out.json(document(entry))
-        else:
-            inv.out.line(line(entry))
-        inv.out.flush()
+    with _insistent_interrupts():
+        for entry in inv.store.watch(int(since) if since else None):
+            if inv.json:
+                inv.out.json(document(entry))
+            else:
+                inv.out.line(line(entry))
+            inv.out.flush()
     return OK
+
+
+@contextmanager
+def _insistent_interrupts() -> Iterator[None]:
+    """An interrupt that falls where nothing can be raised (a finalizer) is raised again after it.
+
+    The interpreter would drop it, and the command would go on waiting.
+    """
+    before = sys.unraisablehook
+
+    def raise_again(trouble: sys.UnraisableHookArgs) -> None:
+        if issubclass(trouble.exc_type, KeyboardInterrupt):
+            _thread.interrupt_main()
+        else:
+            before(trouble)
+
+    sys.unraisablehook = raise_again
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 def line(entry: HistoryEntry) -> str:

@@ -65,7 +65,9 @@ def watch(core: Core, since: int | None = None) -> Iterator[ev.HistoryEntry]:
             start = core.position
         else:
             start = None
-        for frame in core.journal.watch(start):
-            for entry in entries_of(frame):
-                if since is None or entry.sequence > since:
-                    yield entry
+        # Closed in any case: its thread must not outlive whoever was interrupted while waiting.
+        with core.journal.watch(start) as watcher:
+            for frame in watcher:
+                for entry in entries_of(frame):
+                    if since is None or entry.sequence > since:
+                        yield entry
