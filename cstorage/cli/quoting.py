@@ -11,18 +11,6 @@ from time import gmtime
 
 Json = None | bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"]
 
-_SHORT_ESCAPES = {
-    "\a": "\\a",
-    "\b": "\\b",
-    "\f": "\\f",
-    "\n": "\\n",
-    "\r": "\\r",
-    "\t": "\\t",
-    "\v": "\\v",
-    '"': '\\"',
-    "\\": "\\\\",
-}
-
 _JSON_ESCAPES: dict[int, str] = {
     **{code: f"\\u{code:04x}" for code in range(0x20)},
     **{ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"},
@@ -49,21 +37,9 @@ def go_quote(text: str | bytes) -> str:
         text = text.decode("utf-8", "surrogateescape")
     if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
         return f'"{text}"'
-    return '"' + "".join(map(_quoted_char, text)) + '"'
+    from cstorage.store import lookup
 
-
-def _quoted_char(char: str) -> str:
-    short = _SHORT_ESCAPES.get(char)
-    if short is not None:
-        return short
-    if char.isprintable():
-        return char
-    code = ord(char)
-    if 0xDC80 <= code <= 0xDCFF:
-        return f"\\x{code - 0xDC00:02x}"
-    if code < 0x20 or code == 0x7F:
-        return f"\\x{code:02x}"
-    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+    return lookup.go_quote(text)
 
 
 def json_string(text: str) -> str:

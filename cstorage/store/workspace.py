@@ -16,7 +16,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -199,11 +199,3 @@ def remove_tree(path: Path) -> None:
         removal.remove_tree(os.fspath(path))
     except FileNotFoundError:
         pass  # not even its parent is there
-
-
-def names_in(parent: Path) -> Iterable[str]:
-    """Names of the work folders below ``parent``, for reports."""
-    try:
-        return sorted({entry.name.removesuffix(".lock") for entry in os.scandir(parent)})
-    except FileNotFoundError:
-        return []
