@@ -80,7 +80,7 @@ class Cursor:
 
     __slots__ = (
         "_extend", "_fs", "_root", "_uuid", "chain", "chunk", "fault", "handle", "header",
-        "last_kind", "last_offset", "link", "offset", "sealed", "sequence", "size",
+        "last_kind", "last_promise", "link", "offset", "sealed", "sequence", "size",
     )  # fmt: skip
 
     def __init__(
@@ -99,7 +99,7 @@ class Cursor:
         self.fault = fr.NONE
         self.sealed = False
         self.last_kind = 0
-        self.last_offset = -1
+        self.last_promise = 0
         self.size = 0
         if number:
             self._enter(number)
@@ -149,7 +149,7 @@ class Cursor:
         self.sealed = False
         self.fault = fr.NONE
         self.last_kind = 0
-        self.last_offset = -1
+        self.last_promise = 0
 
     def seek(self, place: Position) -> None:
         """Go to a position obtained earlier, after proving that its link is in this history."""
@@ -184,7 +184,7 @@ class Cursor:
         if start >= sg.HEADER_SIZE:
             head = self.handle.read(fr.HEADER_SIZE, start)
             self.last_kind = head[12]
-            self.last_offset = start
+            self.last_promise = fr.HEADER.unpack(head)[7]
             if head[:4] == fr.MAGIC and head[12] in (fr.SEAL, fr.GAP):
                 self.sealed = head[12] == fr.SEAL
                 body = self.handle.read(length, start + fr.HEADER_SIZE)
@@ -214,7 +214,7 @@ class Cursor:
         if run.frames:
             self.offset, self.sequence, self.link = run.offset, run.sequence, run.link
             self.chain = run.chain
-            self.last_kind, self.last_offset = run.kind, run.last
+            self.last_kind, self.last_promise = run.kind, run.promise
             self.sealed = run.kind == fr.SEAL
             if not self.sealed:
                 self.fault = fr.NONE

@@ -180,8 +180,8 @@ def build(
 
 
 class Run(NamedTuple):
-    """Where a parse ended: offset in the file, last event sequence, last link, why, last kind and
-    offset of the last frame (-1 if none was parsed), number of frames, and what the next frame's
+    """Where a parse ended: offset in the file, last event sequence, last link, why, kind and
+    promise of the last frame (0 if none was parsed), number of frames, and what the next frame's
     link is computed from (the last link, except after a repair; ``resumed``)."""
 
     offset: int
@@ -189,7 +189,7 @@ class Run(NamedTuple):
     link: bytes
     fault: str
     kind: int
-    last: int
+    promise: int
     frames: int
     chain: bytes
 
@@ -231,7 +231,7 @@ def parse(
     hasher = sha256
     following = sequence + 1
     chain = chain or link
-    kind, last, frames = 0, -1, 0
+    kind, promised, frames = 0, 0, 0
     fault = NONE
     while position < size:
         body_at = position + 40
@@ -289,14 +289,14 @@ def parse(
             chain = resumed(body, kind_) or stored
             if kind_ == GAP:
                 following = int(decode(body)[1]) + 1
-        kind, last = kind_, offset
+        kind, promised = kind_, promise
         frames += 1
         position = stop
         if kind_ == SEAL:
             if position < size:
                 fault = CHAIN
             break
-    return Run(base + position, following - 1, link, fault, kind, last, frames, chain)
+    return Run(base + position, following - 1, link, fault, kind, promised, frames, chain)
 
 
 class Later(NamedTuple):

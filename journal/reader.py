@@ -204,8 +204,6 @@ class Reader:
         cursor = self._cursor
         number = cursor.header.number
         bound = 0
-        if cursor.last_kind in (fr.SEAL, fr.CLOSE):
-            bound = cursor.last_offset
         if cursor.sealed and self._successor_exists(number):
             bound = cursor.offset
         mark = mk.load(self._fs, self._root, self._clock.boot_id())

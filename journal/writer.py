@@ -280,7 +280,8 @@ class Appender:
             finally:
                 self.durability = durability
         elif cursor.last_kind == fr.CLOSE:
-            self.synced = cursor.last_offset
+            # Its promise, not its place: closes are not synced, and one may follow another.
+            self.synced = cursor.last_promise
         elif cursor.offset == sg.HEADER_SIZE:
             self.synced = sg.HEADER_SIZE  # the header was synced before it got its name
         else:
@@ -396,6 +397,7 @@ class Appender:
             sequence += request.count
             parts.append(data)
             ends.append(Position(number, at, sequence, link))
+        promise = self.synced
         data = parts[0] if len(parts) == 1 else b"".join(parts)
         whole = len(ends)
         failure: OSError | None = None
@@ -414,12 +416,14 @@ class Appender:
         if whole:
             if failure is None or self.durability != "none":
                 self._sync(ends[whole - 1])
-            self._accept(cursor, frames[:whole], ends[:whole])
+            self._accept(cursor, frames[:whole], ends[:whole], promise)
         self._stale = False
         if failure is not None:
             raise failure
 
-    def _accept(self, cursor: Cursor, frames: list[Request], ends: list[Position]) -> None:
+    def _accept(
+        self, cursor: Cursor, frames: list[Request], ends: list[Position], promise: int
+    ) -> None:
         last = ends[-1]
         before = cursor.sequence
         for request, end in zip(frames, ends, strict=True):
@@ -430,7 +434,7 @@ class Appender:
         cursor.offset, cursor.sequence, cursor.link = last.offset, last.sequence, last.link
         cursor.chain = last.link
         cursor.last_kind = frames[-1].kind
-        cursor.last_offset = ends[-2].offset if len(ends) > 1 else -1
+        cursor.last_promise = promise
         cursor.fault = fr.NONE
         self._acked = last
         self._hint[0] = last

@@ -150,6 +150,39 @@ def adoption(count: Count, variants: int) -> None:
                         ) from error
 
 
+def closes(count: Count, variants: int) -> None:
+    """T2: writers close one after another without a sync between, then one commits."""
+
+    def history(world: World) -> None:
+        for name in ("a", "b", "c"):
+            world.open(name)
+            world.commit(name, 10)
+        world.rotate("a")
+        for name in ("a", "b", "c"):
+            world.reopen(name)
+        world.commit("b", 1400)
+
+    point = 0
+    while True:
+        point += 1
+        for variant in range(variants):
+            count.states += 1
+            world = World()
+            world.fs.crash_at = point
+            try:
+                history(world)
+            except Crash:
+                pass
+            else:
+                return
+            disk = world.fs.crashed(variant)
+            world.clock.boot += 1
+            try:
+                check_recovery(disk, world.clock, world.acked, world.attempted, False)
+            except Violation as error:
+                raise Violation(f"T2 closes call {point} variant {variant}: {error}") from error
+
+
 def sync_failures(count: Count) -> None:
     """T6: every sync point fails, in each model of what the cache shows afterwards, with and
     without a crash after it."""

@@ -58,6 +58,7 @@ def tiers(full: bool, seed: int, budget: float) -> dict[str, list[Part]]:
             ("crash points", lambda n: cr.crash_points(n, 64 if full else 16, 1.0 if full else 0.1,
                                                        seed, until(45))),
             ("adoption", lambda n: cr.adoption(n, 32 if full else 8)),
+            ("closes", lambda n: cr.closes(n, 64 if full else 16)),
         ],
         "T3": [
             ("locks and forks", pr.locks),
@@ -75,8 +76,8 @@ def tiers(full: bool, seed: int, budget: float) -> dict[str, list[Part]]:
             ("durable level", ru.durable_level),
             ("pruning", ru.pruning),
         ],
-        "T9": [("seeds", lambda n: cr.seeds(n, seed * 1_000_000, 10_000 if full else 100_000,
-                                            until(45)))],
+        "T9": [("seeds", lambda n: cr.seeds(n, seed * 1_000_000, 10_000 if full else 1_500,
+                                            until(90)))],
         "T10": [("watcher", lambda n: ru.watchers(n, 7 if full else 4))],
     }  # fmt: skip
 
@@ -99,6 +100,7 @@ def quick(name: str) -> None:
         by.flips(count, 1, time.monotonic() + 3)
     elif name == "T2":
         cr.adoption(count, 8)
+        cr.closes(count, 16)
         cr.crash_points(count, 12, 0.02, 1, soon, lengths=2)
         cr.crash_points(count, 12, 0.03, 1, soon)
     elif name == "T3":

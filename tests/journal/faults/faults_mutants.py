@@ -53,6 +53,8 @@ MUTANTS = (
     Mutant("no sync when adopting", "writer",
            "        else:\n            self._sync(cursor.position)\n        self._acked",
            "        else:\n            self.synced = cursor.offset\n        self._acked", ("T2",)),
+    Mutant("take a close frame as durable", "writer", "self.synced = cursor.last_promise",
+           "self.synced = cursor.offset", ("T2",)),
     Mutant("promise the frame itself", "writer", "promise=self.synced, time_ns", "promise=at, time_ns",
            ("T2", "T1")),
     Mutant("rotate without syncing the seal", "writer",
