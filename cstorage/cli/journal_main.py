@@ -33,16 +33,9 @@ class StoreReducer:
 
     def apply(self, frame: Frame) -> None:
         """Take one frame's events; control frames change nothing."""
-        from cstorage.events import codec
-        from cstorage.state.reducer import apply
-        from journal.frame import DATA
+        from cstorage.store.reading import apply_frame
 
-        if frame.kind != DATA:
-            return
-        sequence = frame.first_sequence
-        for raw in frame.transaction().events:
-            apply(self.state, codec.decode(raw), sequence)
-            sequence += 1
+        apply_frame(self.state, frame)
 
     def digest(self) -> bytes:
         return self.state.digest()

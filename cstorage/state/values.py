@@ -13,7 +13,7 @@ import cbor2
 
 from cstorage.model import Container, Image, Layer, stored
 
-REDUCER_VERSION = 4
+REDUCER_VERSION = 5
 """Raised whenever the same events give other entries; older snapshots are then not trusted."""
 
 

@@ -237,6 +237,6 @@ def _open_core(location: Location, driver: object, taking_over: bool) -> Core:
 
 def _open_existing(folder: Path, read_only: bool) -> journal_api.Journal:
     """For writing if that is possible: a medium that refuses writes can still be read."""
-    if read_only or not os.access(folder, os.W_OK):
+    if read_only or not os.access(folder, os.W_OK, effective_ids=True):
         return journal_api.Journal.open(folder, mode="r")
     return journal_api.Journal.open(folder, mode="w")

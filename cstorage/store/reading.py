@@ -58,8 +58,10 @@ def apply_frame(state: State, frame: Frame) -> int:
 
     sequence = frame.first_sequence
     decode = codec.decode
-    for raw in frame.transaction().events:
-        apply(state, decode(raw), sequence)
+    transaction = frame.transaction()
+    uid = int(transaction.actor[0])
+    for raw in transaction.events:
+        apply(state, decode(raw), sequence, uid)
         sequence += 1
     return frame.count
 

@@ -69,7 +69,7 @@ if TYPE_CHECKING:
     from cstorage.store.lockfile import LockFile
     from cstorage.store.staged import StagedLayer
     from cstorage.store.transactions import StoreTransaction
-    from cstorage.store.usage import ImageUsage, StoreUsage
+    from cstorage.store.usage import ImageUsage, OwnerUsage, StoreUsage
 
     _Blobs = Sequence[bigdata.Blob]
     from cstorage.store.adoption import Adoption
@@ -215,6 +215,10 @@ class Store(Finder, ItemData, Mounter):
     def usage(self, measure: bool = False) -> StoreUsage:
         """What the store occupies, without walking it. See ``usage.of_store``."""
         return usage.of_store(self._core, measure)
+
+    def owner_usage(self) -> Iterator[OwnerUsage]:
+        """What every user brought into the store, by UID. See ``usage.of_owners``."""
+        return usage.of_owners(self._core)
 
     def image_usage(self) -> Iterator[ImageUsage]:
         """What each image adds to the store."""

@@ -34,6 +34,22 @@ class ImageUsage(NamedTuple):
     """Number of containers made from it."""
 
 
+class OwnerUsage(NamedTuple):
+    """What one user brought into the store: numbers of items, and bytes.
+
+    The bytes of all users are the store's without its journal.
+    """
+
+    uid: int
+    layers: int
+    images: int
+    containers: int
+    unmeasured_layers: int
+    layer_bytes: int
+    data_bytes: int
+    contents: int
+
+
 class StoreUsage(NamedTuple):
     """Bytes, except for the numbers of items. See ``aggregates.Usage`` for the layers' parts."""
 
@@ -81,6 +97,24 @@ def of_store(core: Core, measure: bool = False) -> StoreUsage:
         journal_bytes=_journal_bytes(core),
         measured_bytes=walked,
     )
+
+
+def of_owners(core: Core) -> Iterator[OwnerUsage]:
+    """What every user brought who still has something in the store, by UID.
+
+    An item is of the user whose process created it, a content of the one who brought it first.
+    """
+    for uid, own in aggregates.owners(core.state):
+        yield OwnerUsage(
+            uid,
+            own.layers,
+            own.images,
+            own.containers,
+            own.unmeasured,
+            own.layer_bytes,
+            own.data,
+            own.contents,
+        )
 
 
 def of_image(core: Core, key: str) -> ImageUsage:
