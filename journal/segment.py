@@ -13,10 +13,10 @@ from __future__ import annotations
 
 from hashlib import sha256
 from struct import Struct
-from typing import TYPE_CHECKING, NamedTuple
 
 from journal import checksum
 from journal.errors import UnsupportedFormat
+from journal.plain import TYPE_CHECKING, NamedTuple
 from journal.position import Position
 
 if TYPE_CHECKING:
@@ -79,9 +79,7 @@ def listing_archive(fs: Fs, folder: str) -> list[int]:
     except FileNotFoundError:
         return []
     return sorted(
-        number
-        for entry in entries
-        if entry.endswith(".zst") and (number := number_of(entry[:-4]))
+        number for entry in entries if entry.endswith(".zst") and (number := number_of(entry[:-4]))
     )
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+
+from journal.plain import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import click

@@ -15,10 +15,9 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from pathlib import Path
-from typing import BinaryIO
 
 from cstorage.errors import StorageError
+from journal.plain import BinaryIO, Path
 
 
 class ContentDamaged(StorageError):

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator
-from typing import Any, Protocol
 
 from cstorage.model import Container, Digest, Image, Kind, Layer
 from cstorage.state import groups, keys, values
 from journal.digest import record_number
+from journal.plain import Any, Protocol
 
 
 class Table(Protocol):

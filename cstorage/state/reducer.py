@@ -6,12 +6,11 @@ disagree; that is ``ReplayError``, never a silent skip.
 
 from __future__ import annotations
 
-from typing import assert_never
-
 from cstorage import events as ev
 from cstorage.model import BigDataItem, Container, DiffSummary, Image, Item, Kind, Layer
 from cstorage.state import State, aggregates, groups, keys
 from cstorage.state.aggregates import ReplayError
+from journal.plain import assert_never
 
 
 def apply(state: State, event: ev.Event, sequence: int, uid: int = 0) -> None:
@@ -250,9 +249,7 @@ def _delete_image(state: State, id_: str) -> None:
     _leave(state, Kind.IMAGE, image, False)
 
 
-def _create_container(
-    state: State, event: ev.ContainerCreated, sequence: int, uid: int
-) -> None:
+def _create_container(state: State, event: ev.ContainerCreated, sequence: int, uid: int) -> None:
     container = Container(
         id=event.id,
         names=_unique(event.names),

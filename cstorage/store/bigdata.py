@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
 
 from cstorage import events as ev
 from cstorage.content import ContentDamaged
@@ -27,6 +26,7 @@ from cstorage.model import BigDataItem, Container, Digest, Image, Item, Kind, La
 from cstorage.store import digests, lookup
 from cstorage.store.lookup import go_quote
 from cstorage.store.workspace import Intent, Workspace
+from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cstorage.store.catalogue import Shelf

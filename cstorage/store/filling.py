@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from typing import TYPE_CHECKING, BinaryIO
 
 from cstorage import events as ev
 from cstorage.errors import LayerUnknown, StorageError
@@ -20,6 +19,7 @@ from cstorage.model import DiffSummary, Layer
 from cstorage.store import lookup
 from cstorage.store.exchange import can_exchange
 from cstorage.store.workspace import Intent, Swap, Workspace
+from journal.plain import TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:
     from cstorage.archive.compression import ByteSource

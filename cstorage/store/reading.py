@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import journal as journal_api
 from cstorage.errors import OutcomeUnknown, StorageError, StoreBusy, StoreDamaged, StoreIsReadOnly
 from cstorage.state import State
 from cstorage.store import tables
 from journal.frame import DATA
+from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from journal import Frame, Journal, Reader
 
 TAIL_EVENTS = 256

@@ -7,11 +7,11 @@ from an archive (those of containers) have no recorded size; they are measured o
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, NamedTuple
 
 from cstorage.model import Kind
 from cstorage.state import aggregates, keys
 from cstorage.store import lookup
+from journal.plain import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
