@@ -12,7 +12,7 @@ Rules of this module (RFC 8949 section 4.2.1; docs/journal-format.md, section 5)
 from __future__ import annotations
 
 from journal.errors import InvalidRecord
-from journal.plain import Any, NoReturn
+from journal.plain import Any, NoReturn, compiled
 
 MAX_DEPTH = 32
 _SCALARS = frozenset((str, bytes, bool, type(None)))
@@ -27,30 +27,8 @@ def _refuse_tag(*_: Any) -> NoReturn:
 
 
 def quick_cbor() -> Any:
-    """``cbor2`` without what its package imports for annotations, a fifth of a command's start.
-
-    That is its compiled half, found beside it and entered under its own name, so that an import of
-    ``cbor2`` by anybody gets the same one. Where that does not work it is ``cbor2`` itself.
-    """
-    import sys
-
-    known = sys.modules.get("cbor2") or sys.modules.get("cbor2._cbor2")
-    if known is not None:
-        return known
-    from importlib.machinery import PathFinder
-
-    package = PathFinder.find_spec("cbor2")
-    within = package.submodule_search_locations if package is not None else None
-    spec = PathFinder.find_spec("cbor2._cbor2", within)
-    if spec is None or spec.loader is None:
-        import cbor2
-
-        return cbor2
-    module = spec.loader.create_module(spec)
-    assert module is not None
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    """``cbor2`` without what its package imports for annotations: a fifth of a command's start."""
+    return compiled("cbor2", "_cbor2")
 
 
 def _load() -> None:

@@ -15,9 +15,9 @@ Rules of this module:
 
 from __future__ import annotations
 
-from hashlib import sha256
 from struct import Struct
 
+from journal.checksum import sha256
 from journal.codec import decode
 from journal.errors import InvalidRecord, UnsupportedFormat
 from journal.plain import TYPE_CHECKING, Any, NamedTuple

@@ -12,10 +12,10 @@ Rules of this module:
 from __future__ import annotations
 
 import errno
-from hashlib import sha256
 
 from journal import checksum
 from journal import segment as sg
+from journal.checksum import sha256
 from journal.errors import JournalDamaged, JournalExists, JournalNotFound, UnsupportedFormat
 from journal.fs import FULL, O_CREATE, Fs, publish, read_file
 from journal.plain import TYPE_CHECKING, NamedTuple

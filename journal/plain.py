@@ -9,6 +9,7 @@ Rules of this module:
 * Records are made without turning annotations into objects, and the constructor of one is compiled
   when it is first called: a short command uses a few of the many it imports. They behave like
   ``typing.NamedTuple`` in everything else (docs/decisions/0031-quick-start-and-end.md).
+* ``compiled`` gets a package's compiled half without the package, where that only adds names.
 * Imports nothing that the interpreter has not imported at its start.
 """
 
@@ -36,7 +37,7 @@ else:
 
     Any = BinaryIO = NoReturn = None
 
-    def TypeVar(_name):
+    def TypeVar(*_described, **_bounds):
         """Nothing: annotations are text."""
 
     def assert_never(value):
@@ -164,7 +165,7 @@ else:
 
         @property
         def name(self):
-            return os.path.basename(self._text)
+            return "" if self._text == "." else os.path.basename(self._text)
 
         @property
         def parent(self):
@@ -186,6 +187,36 @@ else:
         return pathlib.Path(text)
 
 
+def compiled(package: str, module: str) -> Any:
+    """``package.module``, or ``package`` if that is imported already or has no such module.
+
+    Entered under its own name, so whoever imports the package later gets the same one. Raises
+    ``ImportError``.
+    """
+    import sys
+
+    name = f"{package}.{module}"
+    known = sys.modules.get(package) or sys.modules.get(name)
+    if known is not None:
+        return known
+    from importlib.machinery import PathFinder
+
+    around = PathFinder.find_spec(package)
+    inside = around.submodule_search_locations if around is not None else None
+    spec = PathFinder.find_spec(name, inside) if inside is not None else None
+    loader = spec.loader if spec is not None else None
+    made = loader.create_module(spec) if spec is not None and loader is not None else None
+    if loader is None or made is None:
+        return __import__(package)
+    sys.modules[name] = made
+    try:
+        loader.exec_module(made)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return made
+
+
 __all__ = [
     "TYPE_CHECKING",
     "Any",
@@ -198,4 +229,5 @@ __all__ = [
     "TypeVar",
     "assert_never",
     "cast",
+    "compiled",
 ]

@@ -14,10 +14,9 @@ Rules of this module (docs/journal-format.md, section 7):
 from __future__ import annotations
 
 from array import array
-from hashlib import blake2b, sha256
 from struct import Struct
 
-from journal.checksum import CRC32C, Extend, extender, preferred
+from journal.checksum import CRC32C, Extend, blake2b, extender, preferred, sha256
 from journal.codec import decode, encode
 from journal.errors import InvalidRecord, SnapshotRefused, UnsupportedFormat
 from journal.fs import O_CREATE, O_RDONLY, Fs, write_all

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-
 from cstorage.errors import InvalidDigest
 from cstorage.model import Digest
+from journal.checksum import sha256
 
 _HEX_DIGITS = {"sha256": 64, "sha384": 96, "sha512": 128}
 _HEX = frozenset("0123456789abcdef")
@@ -33,4 +32,4 @@ def check(digest: str) -> Digest:
 
 def of(data: bytes) -> Digest:
     """``sha256:…`` of ``data``."""
-    return Digest("sha256:" + hashlib.sha256(data).hexdigest())
+    return Digest("sha256:" + sha256(data).hexdigest())

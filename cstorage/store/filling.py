@@ -10,7 +10,6 @@ operations, of which a later one may read the tree.
 
 from __future__ import annotations
 
-import hashlib
 import os
 
 from cstorage import events as ev
@@ -47,6 +46,8 @@ class HashingFile:
         self.size = os.fstat(self.file.fileno()).st_size
         self.file.close()
         with self.path.open("rb") as written:
+            import hashlib
+
             key = hashlib.file_digest(written, "sha256").hexdigest()
         target = self.work.path / f"content-{key}"
         self.path.rename(target)

@@ -19,6 +19,8 @@ import time
 from collections.abc import Iterator
 
 from cstorage.content import sync_directory, write_synced
+from journal.codec import decode, encode
+from journal.errors import InvalidRecord
 from journal.plain import Any, NamedTuple, Path
 
 
@@ -74,12 +76,9 @@ class Workspace:
 
     def declare(self, intent: Intent) -> None:
         """Write down, durably, what is about to move between this folder and the store."""
-        import json
-
         self.intent = intent
-        data = json.dumps(intent).encode()
         draft = self.path / "intent.new"
-        write_synced(draft, data)
+        write_synced(draft, _packed(intent))
         os.rename(draft, self.path / "intent")
         sync_directory(self.path)
         sync_directory(self.path.parent)
@@ -182,16 +181,30 @@ def any_entries(*parents: Path) -> bool:
     return False
 
 
-def _read_intent(path: Path) -> Intent:
-    import json
+def _packed(intent: Intent) -> bytes:
+    """The intent as CBOR; the names are bytes, since IDs may be any text."""
+    return encode(
+        [
+            intent.driver,
+            [os.fsencode(layer) for layer in intent.layers],
+            [os.fsencode(content) for content in intent.contents],
+            [[os.fsencode(s.layer), s.inode, os.fsencode(s.recipe)] for s in intent.swaps],
+        ]
+    )
 
+
+def _read_intent(path: Path) -> Intent:
     try:
-        raw: Any = json.loads((path / "intent").read_bytes())
-        swaps = tuple(Swap(*swap) for swap in raw[3]) if len(raw) > 3 else ()
-        return Intent(str(raw[0]), tuple(raw[1]), tuple(raw[2]), swaps)
+        raw: Any = decode((path / "intent").read_bytes())
+        return Intent(
+            str(raw[0]),
+            tuple(map(os.fsdecode, raw[1])),
+            tuple(map(os.fsdecode, raw[2])),
+            tuple(Swap(os.fsdecode(s[0]), s[1], os.fsdecode(s[2])) for s in raw[3]),
+        )
     except FileNotFoundError:
         return Intent()
-    except (ValueError, IndexError, TypeError):
+    except (InvalidRecord, IndexError, TypeError):
         # Renamed into place only after it was synced, so this is damage of the medium; the things
         # it listed are found by the full sweep of ``gc``.
         return Intent()

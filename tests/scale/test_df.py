@@ -98,7 +98,8 @@ def test_every_user_pays_for_what_he_brought(tmp_path, cstorage_command):
         )
         subprocess.run([sys.executable, "-c", code], check=True)
     words = [*cstorage_command, "-g", graph, "-R", run, "-s", "vfs"]
-    shown = json.loads(subprocess.run([*words, "df", "--json"], capture_output=True).stdout)
+    done = subprocess.run([*words, "df", "--json"], capture_output=True, check=True)
+    shown = json.loads(done.stdout)
     owners = {owner["uid"]: owner for owner in shown["owners"]}
     assert sorted(owners) == [1001, 1002]
     for uid in brought:
