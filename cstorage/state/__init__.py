@@ -34,7 +34,7 @@ class Table(Protocol):
 
 _ABSENT = object()
 DECODED_MAX = 4096
-"""Decoded entries of the table that are kept: memory grows with what is looked at, to a bound."""
+"""Decoded entries of the table that are kept, and those that it lacks: memory grows with what is looked at, to a bound."""
 
 
 class State:
@@ -59,15 +59,14 @@ class State:
         if self._parent is not None:
             return self._parent.get(key)
         if self._table is not None:
-            found = self._decoded.get(key)
-            if found is not None:
-                return found
-            raw = self._table.get(key)
-            if raw is not None:
+            found = self._decoded.get(key, _ABSENT)
+            if found is _ABSENT:
+                raw = self._table.get(key)
+                found = None if raw is None else values.decode(key, raw)
                 if len(self._decoded) >= DECODED_MAX:
                     self._decoded.clear()
-                found = self._decoded[key] = values.decode(key, raw)
-                return found
+                self._decoded[key] = found
+            return found
         return None
 
     def get(self, key: bytes) -> Any:
@@ -265,6 +264,8 @@ class State:
         return groups.members(self, keys.images_of_layer(layer))
 
     def container_of_layer(self, layer: str) -> str | None:
+        if self.get(keys.uses(b"Y", layer)) is None:
+            return None  # asked for anyway by whoever changes the layer
         return next(groups.members(self, keys.containers_of_layer(layer)), None)
 
     def containers_of_image(self, image: str) -> Iterator[str]:
