@@ -34,7 +34,7 @@ END = b"JRNLEND\x01"
 BLOCK = 16 << 10
 SHIFT = 14
 KEPT = 64
-"""Blocks that an open snapshot keeps at most: 1 MiB, which the memory of the next ones comes from."""
+"""Blocks that an open snapshot keeps at most: 1 MiB, which is reused for the next ones."""
 GUESSES = 8
 """Looks of a search that guesses before it halves: so much for keys that are no hashes."""
 # magic, version, checksum id, block size, uuid, segment, offset, sequence, link, schema,

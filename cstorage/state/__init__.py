@@ -34,7 +34,8 @@ class Table(Protocol):
 
 _ABSENT = object()
 DECODED_MAX = 4096
-"""Decoded entries of the table that are kept, and those that it lacks: memory grows with what is looked at, to a bound."""
+"""Decoded entries of the table that are kept, and keys that it lacks: memory grows with what is
+looked at, to a bound."""
 
 
 class State:
