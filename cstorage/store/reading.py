@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from journal import Frame, Journal, Reader
 
-TAIL_EVENTS = 256
+TAIL_EVENTS = 64
 """Events behind the newest table that make another one worth its while when a store is closed."""
 TAIL_EVENTS_OPEN = 1024
 """The same for a store that stays open, at most every ``TABLE_PAUSE_S`` seconds."""
