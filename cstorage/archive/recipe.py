@@ -23,10 +23,10 @@ from __future__ import annotations
 import binascii
 import os
 import re
-from typing import TYPE_CHECKING, Any
 
 from cstorage.archive.reader import shown
 from cstorage.errors import ArchiveError, ArchiveTruncated, ContentChanged
+from journal.plain import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

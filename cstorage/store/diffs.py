@@ -6,12 +6,11 @@ or against another reference, the driver makes a deterministic one.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, BinaryIO
-
 from cstorage.errors import LayerUnknown, StorageError, UnsupportedCompression
 from cstorage.model import Change, Compression, IDMaps, Layer
 from cstorage.store import lookup
 from cstorage.store.lookup import go_quote
+from journal.plain import TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:
     from cstorage.archive.compression import ByteSink
