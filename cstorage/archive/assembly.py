@@ -7,18 +7,16 @@ Rules of this module:
   whole by the archive's own digest. Without either, files are compared by the recipe's CRC-64.
 * A file is proven before its last bytes leave. One that changed is named, and ends the archive.
 * Memory is ``_BUFFERS`` buffers of ``_BUFFER`` bytes whatever the size of the archive.
-* A sink that follows the rules of ``io`` (it does not look at the bytes after ``write`` returned)
-  is given the buffers themselves, any other one copies.
 """
 
 from __future__ import annotations
 
-import io
 import os
 from queue import SimpleQueue
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
+from cstorage.archive.compression import taker
 from cstorage.archive.names import clean
 from cstorage.archive.reader import shown
 from cstorage.archive.recipe import crc64, read_recipe
@@ -227,7 +225,7 @@ def assemble(
         if algorithm != "sha256":
             raise ArchiveError(f"cannot check a digest of kind {algorithm}")
         whole = hashlib.sha256()
-    write = _writer(sink)
+    write = taker(sink)
     total = 0
     reading = _Reading(recipe, open_payload, digests, hasher)
     try:
@@ -244,24 +242,3 @@ def assemble(
             f"recorded was {digest}: the recipe or a file changed"
         )
     return total
-
-
-def _writer(sink: ByteSink) -> Callable[[memoryview], None]:
-    """Hands over everything, to sinks that take a part at a time, too."""
-    from cstorage.archive.compression import CompressingSink
-
-    put: Any = sink.write
-    if not isinstance(sink, (io.IOBase, CompressingSink)):
-
-        def copied(data: memoryview) -> None:
-            put(bytes(data))
-
-        return copied
-
-    def write(data: memoryview) -> None:
-        taken = put(data)
-        while taken is not None and taken < len(data):
-            data = data[taken:]
-            taken = put(data)
-
-    return write

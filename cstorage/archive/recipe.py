@@ -203,9 +203,7 @@ def read_recipe(recipe: ByteSource) -> Iterator[RecipeEntry]:
                         yield _entry(text[at:stop])
                     at = stop + 1
             except ValueError as error:
-                raise ArchiveError(
-                    f"damaged recipe: {error}: {text[at : at + 80]!r}"
-                ) from error
+                raise ArchiveError(f"damaged recipe: {error}: {text[at : at + 80]!r}") from error
 
 
 def _blocks(recipe: ByteSource) -> Iterator[bytes]:
