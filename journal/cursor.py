@@ -12,13 +12,12 @@ Rules of this module:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from journal import frame as fr
 from journal import segment as sg
 from journal.checksum import Extend, extender
 from journal.errors import JournalDamaged, ResyncRequired
 from journal.fs import O_RDONLY, Fs, read_range
+from journal.plain import TYPE_CHECKING
 from journal.position import Position
 
 if TYPE_CHECKING:

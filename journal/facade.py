@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import os
 from _thread import LockType, allocate_lock, get_ident
-from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from journal import clock as clocks
@@ -29,6 +28,7 @@ from journal.errors import (
     JournalNotFound,
     JournalReadOnly,
 )
+from journal.plain import TYPE_CHECKING, Any
 from journal.position import Position
 from journal.reader import Reader
 
@@ -315,9 +315,7 @@ class Journal:
                 self._give_up(waiting)
                 raise
         if not waiting.done:
-            self._lead(
-                appender, waiting, self.lock_timeout_s if timeout_s is None else timeout_s
-            )
+            self._lead(appender, waiting, self.lock_timeout_s if timeout_s is None else timeout_s)
         if request.error is not None:
             raise request.error
         if request.result is None:

@@ -14,7 +14,8 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-from typing import TYPE_CHECKING
+
+from journal.plain import TYPE_CHECKING
 
 O_RDONLY = os.O_RDONLY | os.O_CLOEXEC
 O_RDWR = os.O_RDWR | os.O_CLOEXEC

@@ -15,10 +15,10 @@ import errno
 import fcntl
 import os
 import sys
-from typing import TYPE_CHECKING
 
 from journal.errors import LockTimeout
 from journal.fs import O_CREATE, Fs
+from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from journal.clock import Clock

@@ -12,10 +12,10 @@ Rules of this module:
 from __future__ import annotations
 
 from struct import Struct
-from typing import NamedTuple
 from zlib import crc32
 
 from journal.fs import O_CREATE, O_RDONLY, Fs
+from journal.plain import NamedTuple
 
 NAME = "durable"
 _LAYOUT = Struct("<4s16sQQQQQ")

@@ -14,7 +14,6 @@ Rules of this module (journal format, section 6; docs/recovery.md):
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING
 
 from journal import frame as fr
 from journal import layout, lock, recovery
@@ -34,6 +33,7 @@ from journal.errors import (
 )
 from journal.fs import FULL, O_RDWR, Fs, publish
 from journal.observe import observe
+from journal.plain import TYPE_CHECKING
 from journal.position import Position
 from journal.request import Committed, Request
 

@@ -14,13 +14,13 @@ from __future__ import annotations
 import os
 from queue import SimpleQueue
 from threading import Thread
-from typing import TYPE_CHECKING, Any
 
 from cstorage.archive.compression import taker
 from cstorage.archive.names import clean
 from cstorage.archive.reader import shown
 from cstorage.archive.recipe import crc64, read_recipe
 from cstorage.errors import ArchiveError, ContentChanged
+from journal.plain import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

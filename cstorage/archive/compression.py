@@ -17,12 +17,12 @@ Errors: ``ArchiveTruncated`` for a stream that ends early, ``ArchiveError`` for 
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from cstorage.archive.header import BLOCK, parse
 from cstorage.archive.zstdframes import FrameWalker
 from cstorage.errors import ArchiveError, ArchiveTruncated, UnsupportedCompression
 from cstorage.model import Compression
+from journal.plain import TYPE_CHECKING, Any, Protocol, cast
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -22,9 +22,9 @@ from __future__ import annotations
 
 import binascii
 import re
-from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cstorage.errors import ArchiveError, ArchiveTruncated
+from journal.plain import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

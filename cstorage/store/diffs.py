@@ -6,14 +6,12 @@ or against another reference, the driver makes a deterministic one.
 
 from __future__ import annotations
 
-import hashlib
-from typing import TYPE_CHECKING, BinaryIO
-
 from cstorage.content import ContentDamaged
 from cstorage.errors import LayerUnknown, StorageError, UnsupportedCompression
 from cstorage.model import Change, Compression, IDMaps, Layer
 from cstorage.store import lookup
 from cstorage.store.lookup import go_quote
+from journal.plain import TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:
     from cstorage.archive.compression import ByteSink
@@ -125,6 +123,8 @@ class _Vouched:
     """A content file on its way to a reader; ``verify`` tells whether it was what its key says."""
 
     def __init__(self, file: BinaryIO, key: str) -> None:
+        import hashlib
+
         self._file = file
         self._key = key
         self._digest = hashlib.sha256()

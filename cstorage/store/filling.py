@@ -10,9 +10,7 @@ operations, of which a later one may read the tree.
 
 from __future__ import annotations
 
-import hashlib
 import os
-from typing import TYPE_CHECKING, BinaryIO
 
 from cstorage import events as ev
 from cstorage.errors import LayerUnknown, StorageError
@@ -20,6 +18,7 @@ from cstorage.model import DiffSummary, Layer
 from cstorage.store import lookup
 from cstorage.store.exchange import can_exchange
 from cstorage.store.workspace import Intent, Swap, Workspace
+from journal.plain import TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:
     from cstorage.archive.compression import ByteSource
@@ -47,6 +46,8 @@ class HashingFile:
         self.size = os.fstat(self.file.fileno()).st_size
         self.file.close()
         with self.path.open("rb") as written:
+            import hashlib
+
             key = hashlib.file_digest(written, "sha256").hexdigest()
         target = self.work.path / f"content-{key}"
         self.path.rename(target)

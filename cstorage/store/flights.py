@@ -23,7 +23,8 @@ import fcntl
 import hashlib
 import os
 import stat
-from typing import TYPE_CHECKING, Any, NamedTuple
+
+from journal.plain import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from types import TracebackType

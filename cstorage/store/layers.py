@@ -8,7 +8,6 @@ one ``LayerCreated`` event says all there is to say.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cstorage import events as ev
 from cstorage.errors import (
@@ -25,6 +24,7 @@ from cstorage.store.core import new_id
 from cstorage.store.filling import copy_finished, extract
 from cstorage.store.mapping import MapOptions, effective
 from cstorage.store.workspace import Intent, Workspace
+from journal.plain import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from cstorage.archive.apply import ApplyOptions
