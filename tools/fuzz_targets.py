@@ -17,7 +17,7 @@ from __future__ import annotations
 import bz2
 import errno
 import gzip
-import importlib.util
+import importlib
 import io
 import lzma
 import os
@@ -225,12 +225,7 @@ def archive(data: bytes) -> None:
 
 def _test_module(name: str) -> Any:
     """A file of the archive tests, for the archives in it."""
-    spec = importlib.util.spec_from_file_location(name, TOP / "tests" / "archive" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module(f"tests.archive.{name}")
 
 
 def plain_archives() -> list[bytes]:

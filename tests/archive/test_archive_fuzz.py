@@ -94,6 +94,7 @@ def test_a_check_sees_what_it_is_for(fuzz: Any, monkeypatch: pytest.MonkeyPatch)
     Path(fuzz._world.outside[2]).write_text("changed")
     with pytest.raises(fuzz.Finding, match="outside"):
         fuzz.check(archive, b"\0" + plain)
+    fuzz.tidy()
     fuzz._world = None
 
 

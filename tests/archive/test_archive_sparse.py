@@ -11,79 +11,29 @@ from typing import Any
 
 import pytest
 
-from cstorage.archive import writer
 from cstorage.archive.apply import ApplyOptions, Limits, apply_layer
 from cstorage.archive.beneath import open_payload_in_root
 from cstorage.archive.manifest import read_manifest
 from cstorage.archive.recipe import assemble
-from cstorage.archive.writer import END, Entry, encode, padding
+from cstorage.archive.writer import END, Entry
 from cstorage.errors import ArchiveError, ArchiveLimitExceeded, ArchiveTruncated
+from tests.archive.dialects import SPARSE, Pairs, old_gnu, pax_sparse
 
-UID, GID = os.geteuid(), os.getegid()
 EXPANDED = b"hello" + bytes(1019) + b"w" * 1024 + bytes(952)
 """What the honest ones say: 5 bytes, a hole, 1 KiB, a hole up to 3000 bytes."""
 PAIRS = [(0, 5), (1024, 1024)]
 STORED = b"hello" + b"w" * 1024
 
 
-def old_gnu(
-    pairs: list[tuple[int, int]], logical: int, stored: bytes, *, more: bytes = b""
-) -> bytes:
-    """Type ``S``: up to four pairs in the header, 21 in each further block."""
-    block = bytearray(encode(Entry(b"s", ord("S"), 0o644, UID, GID, len(stored))))
-    block[257:265] = b"ustar  \0"
-    for number, (offset, length) in enumerate(pairs[:4]):
-        at = 386 + 24 * number
-        block[at : at + 24] = b"%011o\0%011o\0" % (offset, length)
-    block[482] = 1 if more or pairs[4:] else 0
-    block[483:495] = logical.to_bytes(12, "big") if logical >> 33 else b"%011o\0" % logical
-    if logical >> 33:
-        block[483] |= 0x80
-    rest = pairs[4:]
-    while rest:
-        extension = b"".join(b"%011o\0%011o\0" % pair for pair in rest[:21]).ljust(504, b"\0")
-        rest = rest[21:]
-        more += extension + (b"\1" if rest else b"\0") + bytes(7)
-    block[148:156] = b" " * 8
-    return writer._with_checksum(bytes(block)) + more + stored + padding(len(stored)) + END
+ENTRY = Entry(b"s", ord("0"), 0o644, os.geteuid(), os.getegid())
 
 
-def pax_sparse(records: list[tuple[bytes, bytes]], stored: bytes) -> bytes:
-    """An extended header with these records, and a member that holds ``stored``."""
-    data = b"".join(writer._record(*record) for record in records)
-    return b"".join((
-        writer._extended_block(b"s", len(data)), data, padding(len(data)),
-        encode(Entry(b"GNUSparseFile.0/s", ord("0"), 0o644, UID, GID, len(stored))),
-        stored, padding(len(stored)), END,
-    ))  # fmt: skip
+def built(form: str, pairs: Pairs, logical: int, stored: bytes) -> bytes:
+    """An archive with one sparse member called ``s``."""
+    return SPARSE[form](ENTRY, pairs, logical, stored) + END
 
 
-def version_0_0(pairs: list[tuple[int, int]], logical: int, stored: bytes) -> bytes:
-    records = [(b"GNU.sparse.size", b"%d" % logical), (b"GNU.sparse.numblocks", b"%d" % len(pairs))]
-    for offset, length in pairs:
-        records.append((b"GNU.sparse.offset", b"%d" % offset))
-        records.append((b"GNU.sparse.numbytes", b"%d" % length))
-    return pax_sparse([*records, (b"path", b"s")], stored)
-
-
-def version_0_1(pairs: list[tuple[int, int]], logical: int, stored: bytes) -> bytes:
-    listed = b",".join(b"%d,%d" % pair for pair in pairs)
-    return pax_sparse(
-        [(b"GNU.sparse.name", b"s"), (b"GNU.sparse.size", b"%d" % logical),
-         (b"GNU.sparse.numblocks", b"%d" % len(pairs)), (b"GNU.sparse.map", listed)], stored,
-    )  # fmt: skip
-
-
-def version_1_0(pairs: list[tuple[int, int]], logical: int, stored: bytes) -> bytes:
-    lines = b"%d\n" % len(pairs) + b"".join(b"%d\n%d\n" % pair for pair in pairs)
-    return pax_sparse(
-        [(b"GNU.sparse.major", b"1"), (b"GNU.sparse.minor", b"0"), (b"GNU.sparse.name", b"s"),
-         (b"GNU.sparse.realsize", b"%d" % logical)], lines + padding(len(lines)) + stored,
-    )  # fmt: skip
-
-
-FORMS = {"old GNU": old_gnu, "0.0": version_0_0, "0.1": version_0_1, "1.0": version_1_0}
-ARCHIVES = {name: build(PAIRS, 3000, STORED) for name, build in FORMS.items()}
+ARCHIVES = {form: built(form, PAIRS, 3000, STORED) for form in SPARSE}
 
 
 def apply(data: bytes, root: Any, limits: Limits = Limits()) -> tuple[bytes, Any]:
@@ -98,7 +48,7 @@ def apply(data: bytes, root: Any, limits: Limits = Limits()) -> tuple[bytes, Any
     return again.getvalue(), list(read_manifest(manifest))
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", SPARSE)
 def test_the_forms_say_the_same(root: Any, form: str) -> None:
     """One file in four spellings: same content, same digest, the archive back byte for byte."""
     again, entries = apply(ARCHIVES[form], root)
@@ -110,19 +60,19 @@ def test_the_forms_say_the_same(root: Any, form: str) -> None:
     assert (entries[0].size, entries[0].digest) == (3000, best_hasher()[1](EXPANDED).digest())
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", SPARSE)
 def test_a_map_of_many_pairs_is_read_whole(root: Any, form: str) -> None:
     """More pairs than a header or a block holds."""
     pairs = [(number * 10, 3) for number in range(100)]
-    data = FORMS[form](pairs, 1000, b"abc" * 100)
+    data = built(form, pairs, 1000, b"abc" * 100)
     assert apply(data, root)[0] == data
     assert (root.path / "s").read_bytes() == (b"abc" + bytes(7)) * 100
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", SPARSE)
 def test_a_file_that_is_one_hole(root: Any, form: str) -> None:
     """No stored byte at all; a GNU tar writes the end as a pair of length nothing."""
-    data = FORMS[form]([(1 << 20, 0)], 1 << 20, b"")
+    data = built(form, [(1 << 20, 0)], 1 << 20, b"")
     assert apply(data, root)[0] == data
     assert (root.path / "s").stat().st_size == 1 << 20
     assert (root.path / "s").stat().st_blocks == 0
@@ -139,29 +89,29 @@ LIES: dict[str, tuple[list[tuple[int, int]], int, bytes]] = {
 }
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", SPARSE)
 @pytest.mark.parametrize("lie", LIES)
 def test_a_map_that_lies_is_refused(root: Any, form: str, lie: str) -> None:
     """Overlap, disorder, and lengths that do not agree."""
     with pytest.raises(ArchiveError):
-        apply(FORMS[form](*LIES[lie]), root)
+        apply(built(form, *LIES[lie]), root)
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", SPARSE)
 def test_a_bomb_of_eight_exbibytes_is_refused(root: Any, form: str) -> None:
     """By the limit if there is one, by the file system otherwise; in no time."""
-    data = FORMS[form]([(0, 5)], (1 << 63) - 1, b"hello")
+    data = built(form, [(0, 5)], (1 << 63) - 1, b"hello")
     with pytest.raises(ArchiveLimitExceeded, match="sparse"):
         apply(data, root, Limits(max_bytes=1 << 30))
     with pytest.raises(ArchiveError):
         apply(data, root)
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", SPARSE)
 def test_a_sparse_member_cut_anywhere_is_truncated(root: Any, form: str) -> None:
     """In the map, in its continuation, in the content."""
     pairs = [(number * 10, 3) for number in range(30)]
-    data = FORMS[form](pairs, 1000, b"abc" * 30)
+    data = built(form, pairs, 1000, b"abc" * 30)
     end = data.rindex(b"abc") + 3
     for size in range(1, end, 7):
         for path in root.path.iterdir():
@@ -170,28 +120,24 @@ def test_a_sparse_member_cut_anywhere_is_truncated(root: Any, form: str) -> None
             apply(data[:size], root)
 
 
-ODD: dict[str, bytes] = {
-    "map without end": old_gnu([], 0, b"", more=(bytes(504) + b"\1" + bytes(7)) * 2100),
-    "map of an odd number of values": pax_sparse(
-        [(b"GNU.sparse.size", b"9"), (b"GNU.sparse.map", b"0,5,7")], b"hello"),
-    "another number of pairs than said": pax_sparse(
-        [(b"GNU.sparse.size", b"9"), (b"GNU.sparse.numblocks", b"2"), (b"GNU.sparse.map", b"0,5")],
-        b"hello"),
-    "lengths without offsets": pax_sparse(
-        [(b"GNU.sparse.size", b"9"), (b"GNU.sparse.numblocks", b"1"),
-         (b"GNU.sparse.numbytes", b"5"), (b"GNU.sparse.offset", b"0")], b"hello"),
-    "negative offset": pax_sparse(
-        [(b"GNU.sparse.size", b"9"), (b"GNU.sparse.map", b"-1,5")], b"hello"),
-    "no size": pax_sparse([(b"GNU.sparse.map", b"0,5")], b"hello"),
-    "name with NUL": pax_sparse(
-        [(b"GNU.sparse.name", b"a\0b"), (b"GNU.sparse.size", b"5"), (b"GNU.sparse.map", b"0,5")],
-        b"hello"),
-    "1.0 without a number": pax_sparse(
-        [(b"GNU.sparse.major", b"1"), (b"GNU.sparse.minor", b"0"), (b"GNU.sparse.realsize", b"9")],
-        b"x" * 1024),
-    "1.0 with 9 digits of pairs": pax_sparse(
-        [(b"GNU.sparse.major", b"1"), (b"GNU.sparse.minor", b"0"), (b"GNU.sparse.realsize", b"9")],
-        b"999999999\n".ljust(1024, b"\0")),
+_SIZE = (b"GNU.sparse.size", b"9")
+_MAP = (b"GNU.sparse.map", b"0,5")
+_VERSION_1 = [
+    (b"GNU.sparse.major", b"1"), (b"GNU.sparse.minor", b"0"), (b"GNU.sparse.realsize", b"9"),
+]  # fmt: skip
+ODD: dict[str, tuple[list[tuple[bytes, bytes]], bytes]] = {
+    "an odd number of values": ([_SIZE, (b"GNU.sparse.map", b"0,5,7")], b"hello"),
+    "another number of pairs than said": ([_SIZE, (b"GNU.sparse.numblocks", b"2"), _MAP], b"hello"),
+    "lengths before offsets": (
+        [_SIZE, (b"GNU.sparse.numblocks", b"1"), (b"GNU.sparse.numbytes", b"5"),
+         (b"GNU.sparse.offset", b"0")], b"hello"),
+    "a negative offset": ([_SIZE, (b"GNU.sparse.map", b"-1,5")], b"hello"),
+    "no size": ([_MAP], b"hello"),
+    "a name with NUL": ([(b"GNU.sparse.name", b"a\0b"), _SIZE, _MAP], b"hello"),
+    "an empty name": ([(b"GNU.sparse.name", b""), _SIZE, _MAP], b"hello"),
+    "1.0 without a number": (_VERSION_1, b"x" * 1024),
+    "1.0 with 999999999 pairs": (_VERSION_1, b"999999999\n".ljust(1024, b"\0")),
+    "1.0 with lines that do not end": (_VERSION_1, b"1\n" + b"0" * 5000),
 }  # fmt: skip
 
 
@@ -199,4 +145,10 @@ ODD: dict[str, bytes] = {
 def test_a_map_that_is_none_is_refused(root: Any, what: str) -> None:
     """Malformed maps, and such that would grow without bound."""
     with pytest.raises(ArchiveError):
-        apply(ODD[what], root)
+        apply(pax_sparse(ENTRY, *ODD[what]) + END, root)
+
+
+def test_a_map_without_end_is_refused(root: Any) -> None:
+    """Blocks that always announce another one end at 1 MiB."""
+    with pytest.raises(ArchiveError, match="1 MiB"):
+        apply(old_gnu(ENTRY, [], 0, b"", (bytes(504) + b"\1" + bytes(7)) * 2100) + END, root)
