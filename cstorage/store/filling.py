@@ -80,6 +80,26 @@ def extract(
         manifest.file.close()
 
 
+def copy_finished(core: Core, prepared: Prepared, twin: Layer, work: Workspace) -> DiffSummary:
+    """Fill a layer with the tree and the records of another one that nobody may write to.
+
+    Raises ``StorageError`` if the driver put something of the parent into the new layer.
+    """
+    from cstorage.drivers.copytree import TreeCopier
+
+    if os.listdir(prepared.root_fd):
+        raise StorageError(f"layer {prepared.plan.id} is not empty")
+    prepared.filled = True
+    tree = os.open(core.driver.content_root(twin.id), _DIRECTORY)
+    try:
+        TreeCopier().copy(tree, prepared.root_fd)
+    finally:
+        os.close(tree)
+    for key in (twin.diff.recipe, twin.diff.manifest):
+        os.link(core.content.path(key), work.path / f"content-{key}")
+    return twin.diff
+
+
 def in_use(core: Core, layer: str) -> bool:
     """Whether the layer, or one that rests on it, is mounted."""
     state = core.state
