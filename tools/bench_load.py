@@ -1,16 +1,11 @@
-"""``tools/bench load``: readers and writers of one store beside each other.
+"""``tools/bench load``: what a reader notices of one who imports or deletes.
 
-    tools/bench load [--layers 10000] [--import-gib 2] [--delete 10000] [--seconds 60]
-                     [--writers 8] [--readers 16] [--stores DIR]
+    tools/bench load [--layers 20000] [--import-gib 2] [--delete 10000] [--stores DIR]
 
-* How long a list of the first hundred layers takes a process that has the store open: while nothing
-  happens, while another process imports an archive, and while another deletes many layers.
-* Writing and reading processes for some time: commits a second, how long a writer waits for its
-  commit, and how far a reader's answer is behind: the age of the oldest commit that had been
-  acknowledged when the read began and is not in its answer (0 in a store that keeps its promise),
-  and the time from the acknowledgement of a commit until a reader shows it.
-
-What keeps the processors busy besides is printed, since it is part of every figure.
+How long a list of the first hundred layers takes a process that has the store open: while nothing
+happens, while another process imports an archive, and while another deletes many layers. Many
+writers and readers at once: ``tools/bench commit --crowd``. The load of the machine is printed,
+since it is part of every figure.
 """
 
 from __future__ import annotations
@@ -18,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import statistics
 import subprocess
 import sys
@@ -27,7 +21,7 @@ import tempfile
 import time
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 TOP = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(TOP), str(TOP / "tools")]
@@ -61,7 +55,7 @@ def open_at(root: Path) -> Any:
 def start(*words: object) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, __file__, "--role", *map(str, words)],
-        stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True,
+        stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
 
 
@@ -127,48 +121,10 @@ def delete_layers(root: Path, count: int) -> float:
         return time.perf_counter() - began
 
 
-def write_for(root: Path, number: int, seconds: float) -> dict[str, Any]:
-    """Set metadata again and again: how long each took, and when which event was acknowledged."""
-    took, acknowledged = [], []
-    with open_at(root) as store:
-        _ready()
-        end = time.monotonic() + seconds
-        count = 0
-        while time.monotonic() < end:
-            began = time.monotonic()
-            store.set_metadata(f"image{number}", f"{number} {count}")
-            now = time.monotonic()
-            took.append(now - began)
-            acknowledged.append((now, store.sequence))
-            count += 1
-    return {"took": took, "acknowledged": acknowledged}
-
-
-def read_for(root: Path, number: int, seconds: float) -> dict[str, Any]:
-    """Look at metadata again and again: when each look began, ended, and what it had seen."""
-    looks = []
-    with open_at(root) as store:
-        _ready()
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            began = time.monotonic()
-            store.metadata(f"image{number % 8}")
-            looks.append((began, time.monotonic(), store._core.position.sequence))
-            time.sleep(LIST_PAUSE_S)
-    return {"looks": looks}
-
-
-def _ready() -> None:
-    print("ready", flush=True)
-    sys.stdin.readline()
-
-
 ROLES = {
     "list": lambda root, mark: list_until(root, Path(mark)),
     "import": lambda root, archive: import_archive(root, Path(archive)),
     "delete": lambda root, count: delete_layers(root, int(count)),
-    "write": lambda root, number, seconds: write_for(root, int(number), float(seconds)),
-    "read": lambda root, number, seconds: read_for(root, int(number), float(seconds)),
 }
 
 
@@ -187,57 +143,6 @@ def listing_beside(root: Path, folder: Path, what: str, *work: object) -> None:
     print(f"list of 100, {what} ({seconds:.1f} s): {milliseconds(said(reader))}", flush=True)
 
 
-def crowd(root: Path, writers: int, readers: int, seconds: float) -> None:
-    with open_at(root) as store:
-        for number in range(max(8, writers)):
-            if not store.exists(f"image{number}"):
-                store.create_image(id=f"image{number}")
-    processes = [start("write", root, number, seconds) for number in range(writers)]
-    processes += [start("read", root, number, seconds) for number in range(readers)]
-    for process in processes:  # all have opened the store before any of them begins
-        _pipe(process.stdout).readline()
-    for process in processes:
-        _pipe(process.stdin).write("go\n")
-        _pipe(process.stdin).flush()
-    reports = [said(process) for process in processes]
-    wrote, looked = reports[:writers], reports[writers:]
-    took = [value for report in wrote for value in report["took"]]
-    print(f"{writers} writers and {readers} readers for {seconds:.0f} s: "
-          f"{len(took) / seconds:.0f} commits/s")  # fmt: skip
-    print(f"  commit, with the wait for its turn: {milliseconds(took)}")
-    acknowledged = sorted(tuple(pair) for report in wrote for pair in report["acknowledged"])
-    late, shown = staleness(acknowledged, [report["looks"] for report in looked])
-    print(f"  a read's age behind what was acknowledged: {milliseconds(late)}")
-    print(f"  from an acknowledgement until a reader that looks every "
-          f"{LIST_PAUSE_S * 1e3:.0f} ms shows it: {milliseconds(shown)}")  # fmt: skip
-
-
-def _pipe(stream: IO[str] | None) -> IO[str]:
-    assert stream is not None
-    return stream
-
-
-def staleness(
-    acknowledged: list[tuple[float, int]], readers: list[list[tuple[float, float, int]]]
-) -> tuple[list[float], list[float]]:
-    """Ages of answers behind acknowledged commits; times until commits were shown, per reader."""
-    late, shown = [], []
-    by_event = sorted((event, at) for at, event in acknowledged)
-    for looks in readers:
-        done, newest = 0, 0
-        waiting = iter(by_event)
-        event, at = next(waiting, (0, 0.0))
-        for began, ended, seen in looks:
-            while done < len(acknowledged) and acknowledged[done][0] <= began:
-                newest = max(newest, acknowledged[done][1])
-                done += 1
-            late.append(began - acknowledged[done - 1][0] if newest > seen else 0.0)
-            while event and event <= seen:
-                shown.append(max(0.0, ended - at))
-                event, at = next(waiting, (0, 0.0))
-    return late, shown
-
-
 def main(words: list[str]) -> int:
     if words[:1] == ["--role"]:
         print(json.dumps(ROLES[words[1]](Path(words[2]), *words[3:])))
@@ -247,9 +152,6 @@ def main(words: list[str]) -> int:
     parser.add_argument("--layers", type=int, default=20_000)
     parser.add_argument("--delete", type=int, default=10_000)
     parser.add_argument("--import-gib", type=float, default=2.0)
-    parser.add_argument("--seconds", type=float, default=60.0)
-    parser.add_argument("--writers", type=int, default=8)
-    parser.add_argument("--readers", type=int, default=16)
     parser.add_argument("--stores", type=Path, help="where to work; needs the archive twice")
     given = parser.parse_args(words)
     with tempfile.TemporaryDirectory(prefix="cstorage-load-", dir=given.stores) as temporary:
@@ -274,9 +176,6 @@ def main(words: list[str]) -> int:
             given.delete,
         )  # fmt: skip
         listing_beside(root, folder, "idle again")
-        shutil.rmtree(root)
-        synthetic.ours(root, given.layers)
-        crowd(root, given.writers, given.readers, given.seconds)
     return 0
 
 
