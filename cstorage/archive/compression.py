@@ -167,21 +167,57 @@ def _decoder(
             raise UnsupportedCompression(f"no decoder for {compression.name.lower()}")
 
 
+class _Input:
+    """The raw bytes of a stream: counted, shown to ``on_raw``, and the first ones read ahead.
+
+    The zstd library's reader pulls from it through ``read``. That reader is invisible to the
+    garbage collector, so nothing here may lead back to whoever holds it.
+    """
+
+    def __init__(self, source: ByteSource, on_raw: Callable[[bytes], object] | None) -> None:
+        self._source = source
+        self._on_raw = on_raw
+        self.size = 0
+        self.head = b""
+        self.frames: FrameWalker | None = None
+
+    def fresh(self, size: int) -> bytes:
+        """Bytes that nobody has seen yet."""
+        data = self._source.read(size)
+        if data:
+            self.size += len(data)
+            if self._on_raw is not None:
+                self._on_raw(data)
+        return data
+
+    def take(self, size: int) -> bytes:
+        """What was read ahead, then fresh bytes."""
+        if self.head:
+            head, self.head = self.head, b""
+            return head
+        return self.fresh(size)
+
+    def read(self, size: int = -1, /) -> bytes:
+        data = self.take(size)
+        if self.frames is not None:
+            self.frames.feed(data)
+        return data
+
+
 class Decompressor:
     """Pull decoder: ``read`` returns decoded bytes; ``on_raw`` sees every raw byte once, in order.
 
     ``compression`` is known once constructed; ``raw_size`` counts the bytes taken from the source.
+    ``on_raw`` must not lead back to this object (``_Input`` says why).
     """
 
     def __init__(self, source: ByteSource, on_raw: Callable[[bytes], object] | None = None) -> None:
-        self._source = source
-        self._on_raw = on_raw
-        self.raw_size = 0
-        head = self._raw(CHUNK)
-        while 0 < len(head) < BLOCK and (more := self._raw(CHUNK)):
+        self._input = _Input(source, on_raw)
+        head = self._input.fresh(CHUNK)
+        while 0 < len(head) < BLOCK and (more := self._input.fresh(CHUNK)):
             head += more
         self.compression = detect(head)
-        self._head = head
+        self._input.head = head
         self._name = self.compression.name.lower()
         self._decoder: _Decoder | None = None
         self._zstd: Any = None
@@ -193,26 +229,17 @@ class Decompressor:
             self._make, self._errors = _decoder(self.compression)
             self._decoder = self._make()
 
-    def _raw(self, size: int) -> bytes:
-        data = self._source.read(size)
-        if data:
-            self.raw_size += len(data)
-            if self._on_raw is not None:
-                self._on_raw(data)
-        return data
-
-    def _raw_with_head(self, size: int) -> bytes:
-        if self._head:
-            head, self._head = self._head, b""
-            return head
-        return self._raw(size)
+    @property
+    def raw_size(self) -> int:
+        """Bytes taken from the source so far."""
+        return self._input.size
 
     def read(self, size: int) -> bytes:
         """At most ``size`` decoded bytes; ``b""`` only at the end."""
         if self._zstd is not None:
             return self._read_zstd(size)
         if self._decoder is None:
-            return self._raw_with_head(size)
+            return self._input.take(size)
         return self._read_members(size)
 
     def _read_members(self, size: int) -> bytes:
@@ -221,12 +248,12 @@ class Decompressor:
             decoder = self._decoder
             assert decoder is not None
             if decoder.eof:
-                rest = decoder.unused_data or self._raw(CHUNK)
+                rest = decoder.unused_data or self._input.fresh(CHUNK)
                 if self.compression == Compression.XZ:
                     rest = self._skip_xz_padding(rest)
                 if not rest:
                     return b""
-                while len(rest) < 6 and (more := self._raw(CHUNK)):
+                while len(rest) < 6 and (more := self._input.fresh(CHUNK)):
                     rest += more
                 magic = next(m for m, c in _MAGIC if c == self.compression)
                 if not rest.startswith(magic):
@@ -237,7 +264,7 @@ class Decompressor:
                 self._decoder = decoder = self._make()
                 data = rest
             elif decoder.needs_input:
-                data = self._raw_with_head(CHUNK)
+                data = self._input.take(CHUNK)
                 if not data:
                     raise ArchiveTruncated(f"reading the {self._name} stream")
             try:
@@ -258,17 +285,16 @@ class Decompressor:
                 if zeros % 4:
                     raise ArchiveError("damaged xz stream: padding is not a multiple of four")
                 return stripped
-            rest = self._raw(CHUNK)
+            rest = self._input.fresh(CHUNK)
 
     def _open_zstd(self) -> None:
         import zstandard
 
         self._errors = (zstandard.ZstdError,)
         self._zstd = zstandard.ZstdDecompressor().stream_reader(
-            cast("Any", _Raw(self)), read_size=CHUNK, read_across_frames=True
+            cast("Any", self._input), read_size=CHUNK, read_across_frames=True
         )
-        self._frames = FrameWalker()
-        self._frames.feed(self._head)
+        self._input.frames = self._frames = FrameWalker()
 
     def _read_zstd(self, size: int) -> bytes:
         try:
@@ -278,21 +304,6 @@ class Decompressor:
         if not out and not self._frames.at_boundary:
             raise ArchiveTruncated("reading the zstd stream")
         return out
-
-
-class _Raw:
-    """What a decoder that pulls for itself reads from."""
-
-    def __init__(self, owner: Decompressor) -> None:
-        self._owner = owner
-
-    def read(self, size: int = -1, /) -> bytes:
-        owner = self._owner
-        if owner._head:
-            return owner._raw_with_head(size)
-        data = owner._raw(size)
-        owner._frames.feed(data)
-        return data
 
 
 # -- out -------------------------------------------------------------------------------------------
