@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from typing import TYPE_CHECKING, Any, BinaryIO
 
 from cstorage.archive import header as tar
 from cstorage.archive.compression import ByteSource, Decompressor
@@ -28,6 +27,7 @@ from cstorage.archive.recipe import RecipeWriter, crc64
 from cstorage.archive.threads import Consumer, Producer
 from cstorage.errors import ArchiveLimitExceeded
 from cstorage.model import Compression, DiffSummary, Digest
+from journal.plain import TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -21,7 +21,8 @@ import ctypes
 import errno
 import os
 import stat
-from typing import TYPE_CHECKING, Any
+
+from journal.plain import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

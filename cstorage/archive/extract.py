@@ -20,7 +20,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import TYPE_CHECKING
 
 from cstorage.archive import beneath
 from cstorage.archive import header as tar
@@ -32,6 +31,7 @@ from cstorage.archive.reader import Member, shown
 from cstorage.archive.walk import open_child
 from cstorage.archive.whiteouts import WhiteoutFormat
 from cstorage.errors import ArchiveBreakout, ArchiveError, ArchiveLimitExceeded
+from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable

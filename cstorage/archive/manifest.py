@@ -20,8 +20,9 @@ The same archive always gives the same manifest, byte for byte, with the same li
 
 from __future__ import annotations
 
+import io
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from cstorage.archive.compression import ByteSink, ByteSource, Decompressor
 from cstorage.errors import ArchiveError
@@ -33,6 +34,7 @@ MAGIC = "cstorage-manifest"
 VERSION = 1
 _BATCH = 512  # records encoded at once
 _READ = 1 << 17
+_REGULAR = ord("0")
 
 
 Hasher: TypeAlias = "Callable[..., Any]"
@@ -125,19 +127,20 @@ class ManifestWriter:
         self._sink.write(self._codec.flush())
 
 
-def _raw_reader(stream: Decompressor) -> BinaryIO:
-    import io
+class _Raw(io.RawIOBase):
+    """A decoder as a file. A class made for each stream would keep it until a collection."""
 
-    class Raw(io.RawIOBase):
-        def readable(self) -> bool:
-            return True
+    def __init__(self, stream: Decompressor) -> None:
+        super().__init__()
+        self._stream = stream
 
-        def readinto(self, buffer: Any) -> int:
-            data = stream.read(len(buffer))
-            buffer[: len(data)] = data
-            return len(data)
+    def readable(self) -> bool:
+        return True
 
-    return io.BufferedReader(Raw(), _READ)
+    def readinto(self, buffer: Any) -> int:
+        data = self._stream.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
 
 
 class ManifestReader:
@@ -149,7 +152,7 @@ class ManifestReader:
     def __init__(self, source: ByteSource) -> None:
         import cbor2
 
-        self._reader: Any = _raw_reader(Decompressor(source))
+        self._reader: Any = io.BufferedReader(_Raw(Decompressor(source)), _READ)
         self._decode = cbor2.CBORDecoder(self._reader).decode
         self._errors = (cbor2.CBORDecodeError, ValueError, TypeError, ArithmeticError, LookupError)
         try:
@@ -161,6 +164,21 @@ class ManifestReader:
         if version != VERSION:
             raise ArchiveError(f"manifest of version {version}; this program reads {VERSION}")
         self.algorithm: str = algorithm
+
+    def contents(self) -> Iterator[tuple[bytes, int, bytes]]:
+        """(path, size, digest) of the regular files, in order."""
+        from cbor2 import CBORDecodeEOF
+
+        decode = self._decode
+        try:
+            while True:
+                mark, path, kind, _, _, _, size, _, _, _, _, _, digest = decode()
+                if kind == _REGULAR and mark == 0:
+                    yield path, size, digest
+        except CBORDecodeEOF:
+            return  # to look for the end in front of each record costs more than the record
+        except self._errors as error:
+            raise ArchiveError(f"damaged manifest: {error}") from error
 
     def __iter__(self) -> Iterator[ManifestEntry]:
         while self._reader.peek(1):

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import NamedTuple
 
 from cstorage.archive import beneath
+from journal.plain import NamedTuple
 
 _HELD_MAX = 128  # well below the usual limit of 1024 descriptors
 
