@@ -31,6 +31,7 @@ CHUNK = 1 << 18
 _GZIP_BLOCK = 1 << 20
 """Compressed bytes read at a time."""
 
+_GZIP_HEADER_MAX = (1 << 20) + CHUNK  # its texts may be of any length
 _XZ_MEMORY_MAX = 192 << 20  # ``xz -9`` needs 65 MiB; more is refused rather than allocated
 
 _MAGIC: tuple[tuple[bytes, Compression], ...] = (
@@ -194,6 +195,22 @@ def _decoder(
             raise UnsupportedCompression(f"no decoder for {compression.name.lower()}")
 
 
+def _has_gzip_header(data: bytes) -> bool:
+    """Whether ``data`` has all of the member's header that it begins with (RFC 1952 §2.3)."""
+    if len(data) < 10:
+        return False
+    flags = data[3]
+    at = 10
+    if flags & 4:
+        at += 2 + int.from_bytes(data[at : at + 2], "little")
+    for text in (8, 16):
+        if flags & text:
+            at = data.find(b"\0", at) + 1
+            if not at:
+                return False
+    return len(data) >= at + (flags & 2)
+
+
 class _Input:
     """The raw bytes of a stream: counted, shown to ``on_raw``, and the first ones read ahead.
 
@@ -249,12 +266,12 @@ class Decompressor:
         self._decoder: _Decoder | None = None
         self._zstd: Any = None
         self._errors: tuple[type[Exception], ...] = ()
-        self._member = 0
+        self._at_header = False
         if self.compression == Compression.ZSTD:
             self._open_zstd()
         elif self.compression != Compression.NONE:
             self._make, self._errors = _decoder(self.compression)
-            self._decoder = self._make()
+            self._next_member()
 
     @property
     def raw_size(self) -> int:
@@ -287,13 +304,14 @@ class Decompressor:
                     raise ArchiveError(
                         f"{len(rest)} or more bytes of garbage after the {self._name} stream"
                     )
-                self._member += 1
-                self._decoder = decoder = self._make()
+                decoder = self._next_member()
                 data = rest
             elif decoder.needs_input:
                 data = self._input.take(CHUNK)
                 if not data:
                     raise ArchiveTruncated(f"reading the {self._name} stream")
+            if self._at_header:
+                data = self._with_whole_header(data)
             try:
                 out = decoder.decompress(data, size)
             except self._errors as error:
@@ -301,6 +319,24 @@ class Decompressor:
             data = b""
             if out:
                 return out
+
+    def _next_member(self) -> _Decoder:
+        self._decoder = made = self._make()
+        self._at_header = self.compression == Compression.GZIP
+        return made
+
+    def _with_whole_header(self, data: bytes) -> bytes:
+        """``data`` and what is missing of the gzip header it begins with.
+
+        ``isal`` takes a header that comes in two pieces for a damaged one if it has a checksum, or
+        extra data and more.
+        """
+        while not _has_gzip_header(data) and (more := self._input.take(CHUNK)):
+            data += more
+            if len(data) > _GZIP_HEADER_MAX:
+                raise ArchiveError("damaged gzip stream: its header has no end")
+        self._at_header = False
+        return data
 
     def _skip_xz_padding(self, rest: bytes) -> bytes:
         """Between and after xz streams, zeros in groups of four are legal."""

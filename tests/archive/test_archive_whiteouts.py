@@ -101,8 +101,8 @@ CASES: dict[str, Any] = {
     "whiteout that is a directory entry": lambda s: s.dir(".wh.d"),
     "whiteout that is a hard link": lambda s: s.file("t").link(".wh.f", "t"),
     "file over directory, then removed below": lambda s: s.file("d", b"1").file("d/.wh.old"),
-    "file over directory, then removed deep below": lambda s: (
-        s.file("d", b"1").file("d/sub/.wh.deep")
+    "file over directory, then removed deep below": lambda s: s.file("d", b"1").file(
+        "d/sub/.wh.deep"
     ),
     "file over directory, then opaque": lambda s: s.file("d", b"1").file("d/.wh..wh..opq"),
     "removed below, then file over directory": lambda s: s.file("d/.wh.old").file("d", b"1"),
