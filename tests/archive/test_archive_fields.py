@@ -77,8 +77,8 @@ ROWS: dict[str, Row] = {
         {"name": b"\xff"}, ""),
     "pax link": (extended([(b"linkpath", b"t" * 300)]) + header(b"x", SYMTYPE),
                  {"linkname": b"t" * 300}, ""),
-    "pax times": (extended([(b"mtime", b"1.000000001"), (b"atime", b"2.5")]) + header(b"x", REGTYPE),
-                  {"mtime_ns": S + 1, "atime_ns": 5 * S // 2}, "Python's times are floats"),
+    "pax times": (extended([(b"mtime", b"1.000000001"), (b"atime", b"2.5")])
+                  + header(b"x", REGTYPE), {"mtime_ns": S + 1, "atime_ns": 5 * S // 2}, "Python's times are floats"),
     "pax time before 1970": (extended([(b"mtime", b"-0.25")]) + header(b"x", REGTYPE),
                              {"mtime_ns": -S // 4}, "Python's times are floats"),
     "pax owner": (extended([(b"uid", b"4294967294"), (b"gid", b"3000000")]) + header(b"x", REGTYPE),
@@ -90,13 +90,14 @@ ROWS: dict[str, Row] = {
     "pax, the later counts": (
         extended([(b"path", b"a"), (b"path", b"b")]) + header(b"x", REGTYPE), {"name": b"b"}, ""),
     "pax, unknown": (
-        extended([(b"VENDOR.x", b"\0\n="), (b"SCHILY.dev", b"5"), (b"LIBARCHIVE.xattr.user.a", b"")])
+        extended([(b"VENDOR.x", b"\0\n="), (b"SCHILY.dev", b"5"), (b"LIBARCHIVE.xattr.a", b"")])
         + header(b"x", REGTYPE), {"name": b"x", "xattrs": None}, ""),
     "pax attributes": (
         extended([(b"SCHILY.xattr.user.a", b"\0\n=\xff"), (b"SCHILY.xattr.user.b=c", b"")])
         + header(b"x", REGTYPE),
         {"xattrs": [("user.a", b"\0\n=\xff"), ("user.b", b"c=")]}, ""),
-    "pax of Solaris": (extended([(b"path", b"n")], b"X") + header(b"x", REGTYPE), {"name": b"n"}, ""),
+    "pax of Solaris": (extended([(b"path", b"n")], b"X") + header(b"x", REGTYPE),
+                       {"name": b"n"}, ""),
     "pax global, then own": (
         extended([(b"mtime", b"9")], b"g") + extended([(b"path", b"n")]) + header(b"x", REGTYPE),
         {"name": b"n", "mtime_ns": 0}, "Python applies global ones"),
