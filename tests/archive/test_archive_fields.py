@@ -78,7 +78,8 @@ ROWS: dict[str, Row] = {
     "pax link": (extended([(b"linkpath", b"t" * 300)]) + header(b"x", SYMTYPE),
                  {"linkname": b"t" * 300}, ""),
     "pax times": (extended([(b"mtime", b"1.000000001"), (b"atime", b"2.5")])
-                  + header(b"x", REGTYPE), {"mtime_ns": S + 1, "atime_ns": 5 * S // 2}, "Python's times are floats"),
+                  + header(b"x", REGTYPE), {"mtime_ns": S + 1, "atime_ns": 5 * S // 2},
+                  "Python's times are floats"),
     "pax time before 1970": (extended([(b"mtime", b"-0.25")]) + header(b"x", REGTYPE),
                              {"mtime_ns": -S // 4}, "Python's times are floats"),
     "pax owner": (extended([(b"uid", b"4294967294"), (b"gid", b"3000000")]) + header(b"x", REGTYPE),
