@@ -11,7 +11,8 @@ further item describes an entry:
 ``mark`` is 0 for an entry, 1 for "this path of the lower layers is gone", 2 for "everything of the
 lower layers below this path is gone". ``path`` is the cleaned path, raw bytes, without leading
 slash (the root is ``b""``). ``type`` is the tar type letter. IDs are those of the archive, not
-mapped. ``xattrs`` is a list of pairs in archive order. ``digest`` is empty except for regular
+mapped. ``xattrs`` is a list of pairs in archive order; a name that is not UTF-8 is a byte string.
+``digest`` is empty except for regular
 files, and for sparse files beyond 4 GiB of holes in one archive. Entries stand in archive order; a
 path occurs at most once with each mark.
 
@@ -109,8 +110,11 @@ class ManifestWriter:
 
     def add(self, record: tuple[Any, ...]) -> None:
         """One record, its fields in the order of ``ManifestEntry``."""
+        xattrs = record[11]
+        if xattrs:
+            record = (*record[:11], [(_stored(key), value) for key, value in xattrs], *record[12:])
         self._records.append(record)
-        if len(self._records) >= _BATCH or record[11]:  # attributes may be as large as 1 MiB
+        if len(self._records) >= _BATCH or xattrs:  # attributes may be as large as 1 MiB
             self._flush()
 
     def _flush(self) -> None:
@@ -125,6 +129,19 @@ class ManifestWriter:
     def close(self) -> None:
         self._flush()
         self._sink.write(self._codec.flush())
+
+
+def _stored(key: str) -> str | bytes:
+    """An attribute's name as the format has it: bytes if they are not UTF-8."""
+    try:
+        key.encode()
+        return key
+    except UnicodeEncodeError:
+        return key.encode("utf-8", "surrogateescape")
+
+
+def _read_name(key: str | bytes) -> str:
+    return key if isinstance(key, str) else key.decode("utf-8", "surrogateescape")
 
 
 class _Raw(io.RawIOBase):
@@ -154,7 +171,8 @@ class ManifestReader:
 
         self._reader: Any = io.BufferedReader(_Raw(Decompressor(source)), _READ)
         self._decode = cbor2.CBORDecoder(self._reader).decode
-        self._errors = (cbor2.CBORDecodeError, ValueError, TypeError, ArithmeticError, LookupError)
+        self._errors = (cbor2.CBORDecodeError, ValueError, TypeError, ArithmeticError, LookupError,
+                        AttributeError)  # fmt: skip
         try:
             magic, version, algorithm = self._decode()
         except self._errors as error:
@@ -185,7 +203,7 @@ class ManifestReader:
             try:
                 item = self._decode()
                 item[0] = Mark(item[0])
-                item[11] = tuple((key, value) for key, value in item[11])
+                item[11] = tuple((_read_name(key), value) for key, value in item[11])
                 entry = ManifestEntry(*item)
             except self._errors as error:
                 raise ArchiveError(f"damaged manifest: {error}") from error
