@@ -9,8 +9,6 @@ Rules of this package:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from journal.errors import (
     Conflict,
     DuplicateTransaction,
@@ -34,7 +32,10 @@ from journal.frame import Frame, Transaction
 from journal.position import Position
 from journal.reader import Reader
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from journal.request import Committed
 
 __all__ = [

@@ -11,8 +11,6 @@ Rules of this module (journal format, section 6; docs/recovery.md):
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NoReturn
-
 from journal import frame as fr
 from journal import layout, recovery
 from journal import mark as mk
@@ -26,7 +24,10 @@ from journal.observe import observe
 from journal.position import Position
 from journal.request import Request
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import NoReturn
+
     from journal.recent import Recent
     from journal.tail import Tail
 

@@ -11,9 +11,11 @@ Rules of this module (RFC 8949 section 4.2.1; docs/journal-format.md, section 5)
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
-
 from journal.errors import InvalidRecord
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
 
 MAX_DEPTH = 32
 _SCALARS = frozenset((str, bytes, bool, type(None)))

@@ -12,8 +12,6 @@ Rules of this module:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from journal import frame as fr
 from journal import segment as sg
 from journal.checksum import Extend, extender
@@ -21,6 +19,7 @@ from journal.errors import JournalDamaged, ResyncRequired
 from journal.fs import O_RDONLY, Fs, read_range
 from journal.position import Position
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from journal.frame import Frame
 

@@ -15,13 +15,13 @@ import errno
 import fcntl
 import os
 from struct import Struct
-from typing import TYPE_CHECKING
 
 O_RDONLY = os.O_RDONLY | os.O_CLOEXEC
 O_RDWR = os.O_RDWR | os.O_CLOEXEC
 O_CREATE = os.O_RDWR | os.O_CLOEXEC | os.O_CREAT
 O_EXCLUSIVE = O_CREATE | os.O_EXCL
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:  # protocols cost a millisecond of every start
     from typing import Any, Protocol
 
@@ -107,8 +107,8 @@ class OsFs:
     chmod = staticmethod(os.chmod)
     flock = staticmethod(fcntl.flock)
 
-    # A queue of numbers, each a locked byte of a file. The locks belong to the open file, not to the
-    # process, and the kernel frees them with it. Where there are none, nobody ever waits.
+    # A queue of numbers, each a locked byte of a file. The locks belong to the open file, not to
+    # the process, and the kernel frees them with it. Where there are none, nobody ever waits.
 
     def enqueue(self, fd: int, number: int, /) -> bool:
         """Lock the byte ``number``; False if somebody else has it."""

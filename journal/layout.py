@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import errno
 from hashlib import sha256
-from typing import TYPE_CHECKING, NamedTuple
 
 from journal import checksum
 from journal import segment as sg
 from journal.errors import JournalDamaged, JournalExists, JournalNotFound, UnsupportedFormat
 from journal.fs import FULL, O_CREATE, Fs, publish, read_file
+from journal.record import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from journal.clock import Clock
 

@@ -23,11 +23,11 @@ import errno
 import fcntl
 import os
 import sys
-from typing import TYPE_CHECKING
 
 from journal.errors import LockTimeout
 from journal.fs import O_CREATE, Fs
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from journal.clock import Clock
 

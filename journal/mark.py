@@ -12,10 +12,10 @@ Rules of this module:
 from __future__ import annotations
 
 from struct import Struct
-from typing import NamedTuple
 from zlib import crc32
 
 from journal.fs import O_CREATE, O_RDONLY, Fs
+from journal.record import NamedTuple
 
 NAME = "durable"
 _LAYOUT = Struct("<4s16sQQQQQ")
@@ -32,11 +32,6 @@ class Mark(NamedTuple):
     offset: int
     sequence: int
     epoch: int
-
-
-def pack(mark: Mark) -> bytes:
-    raw = _LAYOUT.pack(_MAGIC, *mark)
-    return raw + crc32(raw).to_bytes(4, "little")
 
 
 def unpack(raw: bytes, boot_id: bytes, folder: int) -> Mark | None:
@@ -90,11 +85,10 @@ class MarkFile:
             if self.fd < 0:
                 self.folder = self._fs.stat(self._root).st_ino
                 self.fd = self._fs.open(f"{self._root}/{NAME}", O_CREATE, 0o644)
-            self._fs.pwrite(
-                self.fd,
-                pack(Mark(self._boot_id, self.folder, segment, offset, sequence, epoch)),
-                0,
+            raw = _LAYOUT.pack(
+                _MAGIC, self._boot_id, self.folder, segment, offset, sequence, epoch
             )
+            self._fs.pwrite(self.fd, raw + crc32(raw).to_bytes(4, "little"), 0)
         except OSError:
             pass
 

@@ -10,14 +10,13 @@ Rules of this module:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from journal import frame as fr
 from journal import mark as mk
 from journal import recovery
 from journal import segment as sg
 from journal.cursor import SEGMENT_FAULT, SHRUNK, STRUCTURE_FAULT, Cursor
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from journal.clock import Clock
     from journal.fs import Fs

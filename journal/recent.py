@@ -9,12 +9,11 @@ Rules of this module:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from journal import frame as fr
 from journal import segment as sg
 from journal.cursor import Cursor
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from journal.fs import Fs
     from journal.request import Request

@@ -8,11 +8,11 @@ Rules of this module:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
-
 from journal import frame as fr
 from journal.errors import InvalidRecord
+from journal.record import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from journal.position import Position
 

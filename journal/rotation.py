@@ -10,7 +10,6 @@ Rules of this module:
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING
 
 from journal import frame as fr
 from journal import segment as sg
@@ -18,6 +17,7 @@ from journal.errors import WriterPoisoned
 from journal.fs import FULL, O_RDWR, publish
 from journal.request import Request
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from journal.tail import Tail
 

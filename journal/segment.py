@@ -13,12 +13,13 @@ from __future__ import annotations
 
 from hashlib import sha256
 from struct import Struct
-from typing import TYPE_CHECKING, NamedTuple
 
 from journal import checksum
 from journal.errors import UnsupportedFormat
 from journal.position import Position
+from journal.record import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from journal.fs import Fs
 

@@ -12,8 +12,6 @@ Rules of this module (journal format, section 6; docs/recovery.md):
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from journal import frame as fr
 from journal import layout, rotation
 from journal.adoption import adopt
@@ -30,6 +28,7 @@ from journal.recent import Recent
 from journal.request import Request
 from journal.tail import Tail
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from journal.clock import Clock
     from journal.lock import WriterLock
@@ -41,6 +40,8 @@ VERSION = 1
 
 class Appender:
     """The writing half of one open journal. Callers hold the object's own thread lock."""
+
+    request = Request  # for those who must not import the writing half themselves
 
     __slots__ = (
         "_fs", "_opened", "_recent", "_root", "lock", "log", "reserve_bytes", "segment_bytes",
@@ -110,7 +111,11 @@ class Appender:
             log.check()
         if log.torn:
             adopt(log, self._recent)
-        ready = self._acceptable(requests)
+        ready = requests
+        for request in requests:
+            if request.expected is not None or request.txid is not None:
+                ready = self._acceptable(requests)
+                break
         if not ready:
             return
         frames = ready
