@@ -29,13 +29,11 @@ from journal.errors import (
 )
 from journal.facade import Journal, Writer
 from journal.frame import Frame, Transaction
+from journal.plain import TYPE_CHECKING, Any
 from journal.position import Position
 from journal.reader import Reader
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from journal.request import Committed
 
 __all__ = [

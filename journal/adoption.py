@@ -21,10 +21,10 @@ from journal.cursor import Cursor
 from journal.errors import JournalDamaged, JournalError
 from journal.fs import O_RDWR, read_file
 from journal.observe import observe
+from journal.plain import TYPE_CHECKING, NoReturn
 from journal.position import Position
 from journal.request import Request
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 

@@ -17,9 +17,9 @@ from journal import segment as sg
 from journal.checksum import Extend, extender
 from journal.errors import JournalDamaged, ResyncRequired
 from journal.fs import O_RDONLY, Fs, read_range
+from journal.plain import TYPE_CHECKING
 from journal.position import Position
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from journal.frame import Frame
 

@@ -28,13 +28,12 @@ from journal.errors import (
     JournalNotFound,
     JournalReadOnly,
 )
+from journal.plain import TYPE_CHECKING, Any
 from journal.position import Position
 from journal.reader import Reader
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from typing import Any
 
     from journal.clock import Clock
     from journal.frame import Frame

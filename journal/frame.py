@@ -15,18 +15,15 @@ Rules of this module:
 
 from __future__ import annotations
 
-from hashlib import sha256
 from struct import Struct
 
+from journal.checksum import sha256
 from journal.codec import decode
 from journal.errors import InvalidRecord, UnsupportedFormat
+from journal.plain import TYPE_CHECKING, Any, NamedTuple
 from journal.position import Position
-from journal.record import NamedTuple
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from journal.checksum import Extend
 
 MAGIC = b"JFR1"

@@ -16,12 +16,13 @@ import fcntl
 import os
 from struct import Struct
 
+from journal.plain import TYPE_CHECKING
+
 O_RDONLY = os.O_RDONLY | os.O_CLOEXEC
 O_RDWR = os.O_RDWR | os.O_CLOEXEC
 O_CREATE = os.O_RDWR | os.O_CLOEXEC | os.O_CREAT
 O_EXCLUSIVE = O_CREATE | os.O_EXCL
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:  # protocols cost a millisecond of every start
     from typing import Any, Protocol
 

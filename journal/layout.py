@@ -12,15 +12,14 @@ Rules of this module:
 from __future__ import annotations
 
 import errno
-from hashlib import sha256
 
 from journal import checksum
 from journal import segment as sg
+from journal.checksum import sha256
 from journal.errors import JournalDamaged, JournalExists, JournalNotFound, UnsupportedFormat
 from journal.fs import FULL, O_CREATE, Fs, publish, read_file
-from journal.record import NamedTuple
+from journal.plain import TYPE_CHECKING, NamedTuple
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from journal.clock import Clock
 

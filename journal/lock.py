@@ -26,8 +26,8 @@ import sys
 
 from journal.errors import LockTimeout
 from journal.fs import O_CREATE, Fs
+from journal.plain import TYPE_CHECKING
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from journal.clock import Clock
 

@@ -15,7 +15,7 @@ from struct import Struct
 from zlib import crc32
 
 from journal.fs import O_CREATE, O_RDONLY, Fs
-from journal.record import NamedTuple
+from journal.plain import NamedTuple
 
 NAME = "durable"
 _LAYOUT = Struct("<4s16sQQQQQ")
@@ -85,9 +85,7 @@ class MarkFile:
             if self.fd < 0:
                 self.folder = self._fs.stat(self._root).st_ino
                 self.fd = self._fs.open(f"{self._root}/{NAME}", O_CREATE, 0o644)
-            raw = _LAYOUT.pack(
-                _MAGIC, self._boot_id, self.folder, segment, offset, sequence, epoch
-            )
+            raw = _LAYOUT.pack(_MAGIC, self._boot_id, self.folder, segment, offset, sequence, epoch)
             self._fs.pwrite(self.fd, raw + crc32(raw).to_bytes(4, "little"), 0)
         except OSError:
             pass

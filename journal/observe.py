@@ -15,8 +15,8 @@ from journal import mark as mk
 from journal import recovery
 from journal import segment as sg
 from journal.cursor import SEGMENT_FAULT, SHRUNK, STRUCTURE_FAULT, Cursor
+from journal.plain import TYPE_CHECKING
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from journal.clock import Clock
     from journal.fs import Fs

@@ -10,7 +10,7 @@ Rules of this module:
 from __future__ import annotations
 
 from journal.errors import InvalidRecord
-from journal.record import NamedTuple
+from journal.plain import NamedTuple
 
 
 class Position(NamedTuple):

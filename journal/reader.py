@@ -18,8 +18,8 @@ from journal import mark as mk
 from journal import segment as sg
 from journal.cursor import SEGMENT_FAULT, SHRUNK, STRUCTURE_FAULT, Cursor
 from journal.errors import JournalClosed, JournalDamaged, ResyncRequired
+from journal.plain import TYPE_CHECKING
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 

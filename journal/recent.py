@@ -12,8 +12,8 @@ from __future__ import annotations
 from journal import frame as fr
 from journal import segment as sg
 from journal.cursor import Cursor
+from journal.plain import TYPE_CHECKING
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from journal.fs import Fs
     from journal.request import Request

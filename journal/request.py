@@ -10,9 +10,8 @@ from __future__ import annotations
 
 from journal import frame as fr
 from journal.errors import InvalidRecord
-from journal.record import NamedTuple
+from journal.plain import TYPE_CHECKING, NamedTuple
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from journal.position import Position
 

@@ -15,9 +15,9 @@ from journal import frame as fr
 from journal import segment as sg
 from journal.errors import WriterPoisoned
 from journal.fs import FULL, O_RDWR, publish
+from journal.plain import TYPE_CHECKING
 from journal.request import Request
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from journal.tail import Tail
 

@@ -21,10 +21,10 @@ from journal import mark as mk
 from journal.checksum import Extend, extender, preferred
 from journal.errors import WriterPoisoned
 from journal.fs import Fs, publish
+from journal.plain import TYPE_CHECKING
 from journal.position import Position
 from journal.request import Committed, Request
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from journal.clock import Clock
     from journal.cursor import Cursor

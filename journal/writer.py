@@ -24,11 +24,11 @@ from journal.errors import (
     JournalSuspect,
 )
 from journal.fs import FULL, Fs
+from journal.plain import TYPE_CHECKING
 from journal.recent import Recent
 from journal.request import Request
 from journal.tail import Tail
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from journal.clock import Clock
     from journal.lock import WriterLock

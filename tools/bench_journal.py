@@ -151,7 +151,7 @@ def verification(path: Path, records: int, rounds: int) -> None:
     processes = os.cpu_count() or 1
     def check(count: int) -> None:
         report = verify(str(path), processes=count)
-        assert report.exit_code == 0 and report.events == records, report
+        assert (report.exit_code, report.events) == (0, records), report
 
     single, several, floor = alternate(
         [lambda: check(1), lambda: check(processes), lambda: bare(path)], rounds

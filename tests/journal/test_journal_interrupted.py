@@ -19,8 +19,9 @@ import journal.writer
 from journal import Journal
 from journal.frame import DATA
 
-_APPENDING = {m.__file__ for m in (journal.writer, journal.tail, journal.adoption, journal.rotation)}
-_TAKING = _APPENDING | {m.__file__ for m in (journal.facade, journal.lock)}
+_WRITING = (journal.writer, journal.tail, journal.adoption, journal.rotation)
+_APPENDING = {module.__file__ for module in _WRITING}
+_TAKING = _APPENDING | {journal.facade.__file__, journal.lock.__file__}
 
 
 class _Interrupter:
