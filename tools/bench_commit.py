@@ -199,9 +199,7 @@ class Crowd(NamedTuple):
     """Seconds of every look of a reader that had something to catch up with, in the same order."""
 
 
-def crew(
-    folder: Path, seconds: float, writers: int, readers: int, top: Path = TOP
-) -> Crowd:
+def crew(folder: Path, seconds: float, writers: int, readers: int, top: Path = TOP) -> Crowd:
     """Processes that write and read the store in ``folder``, with the code in ``top``."""
 
     def start(code: str) -> subprocess.Popen[str]:

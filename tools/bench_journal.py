@@ -149,6 +149,7 @@ def verification(path: Path, records: int, rounds: int) -> None:
     from journal.verify import verify
 
     processes = os.cpu_count() or 1
+
     def check(count: int) -> None:
         report = verify(str(path), processes=count)
         assert (report.exit_code, report.events) == (0, records), report
