@@ -269,7 +269,8 @@ class _Walk:
             value = frame.value()
             if kind == fr.OPEN:
                 if value[0] <= self.epoch:
-                    self.say(NOTICE, *place, "epoch", f"epoch {value[0]} after {self.epoch}")
+                    text = f"epoch {value[0]} after {self.epoch}"
+                    self.say(NOTICE, *place, "epoch", f"{text}: harmless, nothing rests on it")
                 self.epoch = max(self.epoch, value[0])
             elif kind == fr.SNAPSHOT_REF:
                 self.refs.append(value)
