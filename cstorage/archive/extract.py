@@ -75,7 +75,9 @@ class Extractor:
         # Without privileges a read-only directory could not be filled: its mode waits too.
         self._late_modes = self._uid != 0
         self._directories: list[tuple[bytes, int, int, int]] = []  # path, atime, mtime, mode
-        self._seen: set[bytes] = set()
+        # Paths so far, by their 64-bit hashes: half the memory. That two of a million paths share
+        # one has a probability below 1 to 10 million; the archive would be refused.
+        self._seen: set[int] = set()
         self._exact = not beneath.list_names(self._parents.root)
         self._content_size = 0
         self.disk_size = 0
@@ -94,9 +96,10 @@ class Extractor:
         if member.type == tar.GLOBAL:
             return name, SKIPPED
         self._check_limits(name)
-        if name in self._seen:
+        known = hash(name)
+        if known in self._seen:
             raise ArchiveError(f"{shown(name)}: duplicates of file paths not supported")
-        self._seen.add(name)
+        self._seen.add(known)
         directory, _, base = name.rpartition(b"/")
         try:
             if b".wh." in name:
@@ -418,7 +421,7 @@ class Extractor:
         if self._below_whiteout(directory):
             return path, SKIPPED  # all of it is gone already
         parent = self._parent(directory, name).fd
-        own = path in self._seen or path in self._parents.used
+        own = hash(path) in self._seen or path in self._parents.used
         info = beneath.stat_in(parent, target) if own else None
         if own and (info is None or not stat.S_ISDIR(info.st_mode)):
             pass  # this archive's own entry already hides or replaced what was there
@@ -434,7 +437,7 @@ class Extractor:
         """Whether a whiteout of this archive already covers ``directory``."""
         while directory and self._parents.get(directory) is None:
             above, slash, base = directory.rpartition(b"/")
-            if above + slash + wh.PREFIX + base in self._seen:
+            if hash(above + slash + wh.PREFIX + base) in self._seen:
                 try:
                     info = beneath.stat_in(self._parents.find(above).fd, base)
                 except (FileNotFoundError, NotADirectoryError):
@@ -476,7 +479,7 @@ class Extractor:
                 try:
                     for name in beneath.list_names(fd):
                         child = path + b"/" + name if path else name
-                        if child not in self._seen and child not in self._parents.used:
+                        if hash(child) not in self._seen and child not in self._parents.used:
                             self._remove(fd, name)
                             continue
                         info = beneath.stat_in(fd, name)
