@@ -50,8 +50,8 @@ def merge(
     writer = ManifestWriter(sink, algorithm)
     tree = _Tree(root_fd)
     try:
-        for record in _still_true(older, spoken, hidden, tree, algorithm):
-            writer.add(record)
+        for kept in _still_true(older, spoken, hidden, tree, algorithm):
+            writer.add(kept)
     finally:
         tree.close()
     for record in ManifestReader(newer()).records():
@@ -66,9 +66,7 @@ def _still_true(
     tree: _Tree,
     algorithm: str,
 ) -> Iterator[tuple[Any, ...]]:
-    targets = {
-        _target(record) for record in ManifestReader(older()).records() if _is_link(record)
-    }
+    targets = {_target(record) for record in ManifestReader(older()).records() if _is_link(record)}
     gone: dict[bytes, list[Any]] = {}  # what hard links point to and is not there any more
     moved: dict[bytes, bytes] = {}  # the name under which it is described instead
     reader = ManifestReader(older())
@@ -76,7 +74,9 @@ def _still_true(
     for record in reader.records():
         mark, path = record[0], record[_PATH]
         if mark != Mark.PRESENT:
-            kept = (mark, path) not in hidden and (mark == Mark.WHITEOUT or tree.has_directory(path))
+            kept = (mark, path) not in hidden and (
+                mark == Mark.WHITEOUT or tree.has_directory(path)
+            )
             if kept:
                 yield tuple(record)
             continue
@@ -99,7 +99,7 @@ def _still_true(
 
 
 def _is_link(record: list[Any]) -> bool:
-    return record[0] == Mark.PRESENT and record[_TYPE] == tar.LNKTYPE
+    return bool(record[0] == Mark.PRESENT and record[_TYPE] == tar.LNKTYPE)
 
 
 def _target(record: list[Any]) -> bytes:
