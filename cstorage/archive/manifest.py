@@ -190,16 +190,22 @@ class ManifestReader:
             if kind == _REGULAR and mark == 0:
                 yield path, size, digest
 
+    def entry(self, record: list[Any]) -> ManifestEntry:
+        """A record of ``records`` with its fields named. Raises ``ArchiveError``."""
+        try:
+            mark, *rest = record
+            rest[10] = tuple((key, value) for key, value in rest[10])
+            return ManifestEntry(Mark(mark), *rest)
+        except self._errors as error:
+            raise ArchiveError(f"damaged manifest: {error}") from error
+
     def __iter__(self) -> Iterator[ManifestEntry]:
         while self._reader.peek(1):
             try:
-                item = self._decode()
-                item[0] = Mark(item[0])
-                item[11] = tuple((key, value) for key, value in item[11])
-                entry = ManifestEntry(*item)
+                record = self._decode()
             except self._errors as error:
                 raise ArchiveError(f"damaged manifest: {error}") from error
-            yield entry
+            yield self.entry(record)
 
 
 def read_manifest(source: ByteSource) -> Iterator[ManifestEntry]:
