@@ -31,7 +31,7 @@ from cstorage.archive.reader import Member, shown
 from cstorage.archive.walk import open_child
 from cstorage.archive.whiteouts import WhiteoutFormat
 from cstorage.errors import ArchiveBreakout, ArchiveError, ArchiveLimitExceeded
-from journal.plain import TYPE_CHECKING
+from journal.plain import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -95,7 +95,14 @@ class Extractor:
         name = clean(member.name)
         if member.type == tar.GLOBAL:
             return name, SKIPPED
-        self._check_limits(name)
+        self.entries += 1
+        limits = self._limits
+        if (
+            len(name) > limits.max_name
+            or name.count(b"/") >= limits.max_depth
+            or (limits.max_entries and self.entries > limits.max_entries)
+        ):
+            self._beyond_limits(name)
         known = hash(name)
         if known in self._seen:
             raise ArchiveError(f"{shown(name)}: duplicates of file paths not supported")
@@ -116,22 +123,21 @@ class Extractor:
         except OSError as error:
             raise _refused(name, error) from error
         finally:
-            self._parents.tidy()
+            if self._parents.retired:
+                self._parents.tidy()
         return name, PRESENT
 
-    def _check_limits(self, name: bytes) -> None:
+    def _beyond_limits(self, name: bytes) -> NoReturn:
         limits = self._limits
         if len(name) > limits.max_name or name.count(b"/") >= limits.max_depth:
             raise ArchiveLimitExceeded(
                 f"{shown(name)}: path of {len(name)} bytes in {name.count(b'/') + 1} components; "
                 f"at most {limits.max_name} and {limits.max_depth} are accepted"
             )
-        self.entries += 1
-        if limits.max_entries and self.entries > limits.max_entries:
-            raise ArchiveLimitExceeded(
-                f"the archive has more than {limits.max_entries} entries",
-                hint="raise --max-entries if this archive is trusted",
-            )
+        raise ArchiveLimitExceeded(
+            f"the archive has more than {limits.max_entries} entries",
+            hint="raise --max-entries if this archive is trusted",
+        )
 
     def _entry(self, member: Member, name: bytes, directory: bytes, base: bytes) -> None:
         kind = member.type
@@ -164,7 +170,9 @@ class Extractor:
                 uid, gid = attributes.owner(member.uid, member.gid, base)
                 if uid != self._uid or gid != self._gid or parent.set_group:
                     attributes.chown(fd, uid, gid, base)
-                os.fchmod(fd, mode)
+                # Usually right already: looking costs a fifth of setting.
+                if os.fstat(fd).st_mode & 0o7777 != mode:
+                    os.fchmod(fd, mode)
             mtime = member.mtime_ns
             if member.atime_ns is None and 0 <= mtime <= TIME_MAX_NS:
                 os.utime(fd, ns=(mtime, mtime))
