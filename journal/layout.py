@@ -78,7 +78,7 @@ def _entries(fs: Fs, path: str) -> list[str]:
 
 def prepare(fs: Fs, root: str) -> None:
     """Make the folder so that the lock file can be opened; refuses a folder of something else."""
-    known = {FORMAT, sg.FOLDER, SNAPSHOTS, RECOVERED, RESERVE, SUSPECT, "lock", "durable",
+    known = {FORMAT, sg.FOLDER, SNAPSHOTS, RECOVERED, RESERVE, SUSPECT, "lock", "queue", "durable",
              "archive", f".{FORMAT}.tmp"}  # fmt: skip
     try:
         entries = fs.listdir(root)

@@ -76,6 +76,15 @@ class MarkFile:
         self.fd = -1
         self.folder = 0
 
+    def load(self) -> Mark | None:
+        """What the file says now."""
+        if self.fd < 0:
+            return load(self._fs, self._root, self._boot_id)
+        try:
+            return unpack(self._fs.pread(self.fd, SIZE, 0), self._boot_id, self.folder)
+        except OSError:
+            return None
+
     def store(self, segment: int, offset: int, sequence: int, epoch: int) -> None:
         try:
             if self.fd < 0:

@@ -48,7 +48,7 @@ class Parents:
     def find(self, path: bytes) -> Parent:
         """The directory, opened if need be; raises ``OSError`` as opening it does."""
         return self._held.get(path) or self.keep(
-            path, beneath.open_in_root(self.root, path, beneath.DIRECTORY)
+            path, beneath.open_in_root(self.root, path, beneath.DIRECTORY, one_mount=True)
         )
 
     def keep(self, path: bytes, fd: int) -> Parent:
