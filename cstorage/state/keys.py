@@ -22,6 +22,7 @@ byte  rest of the key                                    value
 ``R`` content key (64 hex)                               int: references to it
 ``X`` layer ID                                           int: images that need it
 ``Y`` layer ID                                           int: containers that need it
+``!`` kind letter, ID (length-prefixed), who pinned it   ``Pin``
 ``#`` counter name                                       int
 ``@`` fact name                                          str
 ====  =================================================  =======================
@@ -100,6 +101,13 @@ def content(key: str) -> bytes:
 def uses(which: bytes, layer: str) -> bytes:
     """``which``: X by images, Y by containers."""
     return which + _text(layer)
+
+
+PINS = b"!"
+
+
+def pin_prefix(kind: Kind, id_: str) -> bytes:
+    return PINS + _LETTER[kind] + _prefixed(id_)
 
 
 def counter(what: str) -> bytes:

@@ -11,10 +11,11 @@ from typing import Any
 
 import cbor2
 
-from cstorage.model import Container, Image, Layer, stored
+from cstorage.model import Container, Image, Kind, Layer, Pin, stored
 
-REDUCER_VERSION = 4
-"""Raised whenever the same events give other entries; older snapshots are then not trusted."""
+REDUCER_VERSION = 5
+"""Raised whenever the same events give other entries, and for entries that older versions would not
+heed; snapshots of other versions are not trusted."""
 
 
 def encode(value: Any) -> bytes:
@@ -66,6 +67,8 @@ def encode(value: Any) -> bytes:
                 value.sequence,
                 value.run_mark,
             ]
+        case Pin():
+            raw = [value.kind.value, value.id, value.by, value.why, value.since_ns]
         case _:
             raw = value
     return cbor2.dumps(raw, canonical=True)
@@ -124,7 +127,11 @@ def _container(r: Sequence[Any]) -> Container:
     )
 
 
-_DECODE = {ord("L"): _layer, ord("I"): _image, ord("C"): _container}
+def _pin(r: Sequence[Any]) -> Pin:
+    return Pin(Kind(r[0]), r[1], r[2], r[3], r[4])
+
+
+_DECODE = {ord("L"): _layer, ord("I"): _image, ord("C"): _container, ord("!"): _pin}
 
 
 def decode(key: bytes, raw: bytes) -> Any:

@@ -144,6 +144,9 @@ def _history(core: Core) -> Iterator[_Step]:
             )
 
 
+_CLASSES = {Kind.LAYER: Layer, Kind.IMAGE: Image, Kind.CONTAINER: Container}
+
+
 def _state(core: Core) -> Iterator[_Step]:
     """One creation per item, in the order in which the items were made."""
     state = core.state
@@ -153,7 +156,9 @@ def _state(core: Core) -> Iterator[_Step]:
     ):  # fmt: skip
         items += [item for id_ in state.ids(kind) if (item := find(id_)) is not None]
     for item in sorted(items, key=lambda item: item.sequence):
-        yield _Step(None, "", [(item.sequence, event) for event in _creation(item)])
+        kind = next(kind for kind, cls in _CLASSES.items() if isinstance(item, cls))
+        pins = [ev.Pinned(*pin) for pin in state.pins(kind, item.id)]
+        yield _Step(None, "", [(item.sequence, event) for event in (*_creation(item), *pins)])
 
 
 def _creation(item: Layer | Image | Container) -> Iterator[ev.Event]:
