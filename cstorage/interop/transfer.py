@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 
 _PIPE_BYTES = 1 << 20
 _F_SETPIPE_SZ = 1031
-_METACOPY = ("trusted.overlay.metacopy", "trusted.overlay.redirect",
-             "user.overlay.metacopy", "user.overlay.redirect")  # fmt: skip
+_FOREIGN = ("trusted.overlay.metacopy", "trusted.overlay.redirect", "user.overlay.metacopy",
+            "user.overlay.redirect", "user.overlay.opaque")  # fmt: skip
+"""Marks that another mount would not heed: content elsewhere, or made for unprivileged mounts."""
 
 
 class Measure:
@@ -178,7 +179,7 @@ def copy_tree(source: str, target: int, copier: TreeCopier | None = None) -> Non
 
 
 def points_elsewhere(path: str) -> bool:
-    """Whether files of an overlay directory have their content or name in a lower one (§2.7)."""
+    """Whether an overlay directory says something that only its own mounts understand (§2.7)."""
     root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         pending = [b""]
@@ -194,7 +195,7 @@ def points_elsewhere(path: str) -> bool:
                         pending.append(treewalk.joined(current, name))
                     elif not stat.S_ISREG(mode):
                         continue
-                    if any(mark in _attributes(place) for mark in _METACOPY):
+                    if any(mark in _attributes(place) for mark in _FOREIGN):
                         return True
             finally:
                 os.close(directory)
@@ -229,13 +230,24 @@ def generate(origin: Origin, layer: Layer, scratch: str, sink: ByteSink) -> None
     from cstorage.drivers.contract import NO_MAPS
     from cstorage.model import Layer as LayerRecord
 
-    origin.contents(layer)
+    tree, *_ = origin.contents(layer)
     os.makedirs(scratch, mode=0o700, exist_ok=True)
     parent = origin.layers.get(layer.parent)
     maps = parent.item.maps if parent and isinstance(parent.item, LayerRecord) else NO_MAPS
-    reading_driver(origin, scratch).write_diff(
-        layer.id, layer.parent, sink, maps=layer.maps, parent_maps=maps
-    )
+
+    def produce(sink: ByteSink) -> None:
+        reading_driver(origin, scratch).write_diff(
+            layer.id, layer.parent, sink, maps=layer.maps, parent_maps=maps
+        )
+
+    if not origin.mount_program:
+        produce(sink)
+        return
+    from cstorage.interop import mountprogram
+
+    with Stream(produce) as stream:
+        mountprogram.translate(stream, sink, tree)
+        stream.finish()
 
 
 def verify_any(origin: Origin, layer: Layer, scratch: str) -> None:

@@ -150,8 +150,8 @@ def container(core: Core, key: str) -> None:
 def anything(core: Core, key: str) -> None:
     """Delete the container, else the image record, else the layer that ``key`` stands for.
 
-    No safety checks beyond pins (semantics §4.6). Raises ``ItemPinned``, ``LayerUnknown`` if nothing
-    matches and ``NotALayer`` if a container's layer is missing.
+    No safety checks beyond pins (semantics §4.6). Raises ``ItemPinned``, ``LayerUnknown`` if
+    nothing matches and ``NotALayer`` if a container's layer is missing.
     """
     with core.transaction() as tx:
         found_container = lookup.find_container(tx.state, key)

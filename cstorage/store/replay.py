@@ -281,6 +281,7 @@ class _Replay:
                 self._blobs(now if now and now.sequence == sequence else None, event, work, keys)
                 if now is not None and now.sequence == sequence:
                     diff = self._layer(now, event, work, stack, made, keys)
+                    event = event._replace(maps=self._maps(now))
                     if event.diff.uncompressed_digest == diff.uncompressed_digest:
                         return event._replace(diff=diff)
                 return event
@@ -293,7 +294,7 @@ class _Replay:
                 self._blobs(self.state.container(event.id), event, work, keys)
                 if event.maps and self.core.driver.can_shift_ids != self._shifts:
                     layer = self.state.layer(event.layer)
-                    if layer is not None and layer.maps != event.maps:
+                    if layer is not None and self._maps(layer) != event.maps:
                         raise _LeftOut("its ID maps are applied by mounts that the driver lacks")
                 return event._replace(run_mark="")
             case ev.BigDataSet():
@@ -301,6 +302,17 @@ class _Replay:
                 return event
             case _:
                 return event
+
+    def _maps(self, layer: Layer) -> IDMaps:
+        """Whose owners the layer has in the copy.
+
+        A driver whose mounts shift IDs leaves a container's layer as it is; one that cannot gives
+        it the container's owners.
+        """
+        container = self.state.container(self.state.container_of_layer(layer.id) or "")
+        if container is None or layer.maps or self._shifts or not self.core.driver.can_shift_ids:
+            return layer.maps
+        return container.maps
 
     @property
     def _shifts(self) -> bool:
@@ -345,7 +357,7 @@ class _Replay:
             template=template.id if template else LayerID(""),
             writable=layer.writable,
             mount_label=layer.mount_label,
-            maps=layer.maps,
+            maps=self._maps(layer),
             parent_maps=below.maps if below else IDMaps(),
         )
         whole = self._same and self.target.driver.name == "vfs" and not layer.diff.recipe
@@ -431,7 +443,7 @@ class _Replay:
                 layer.id,
                 layer.parent,
                 sink,
-                maps=layer.maps,
+                maps=self._maps(layer),
                 parent_maps=parent.maps if parent else IDMaps(),
             )
 
