@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from cstorage.cli.invocation import OK
 from cstorage.cli.listing import json_list
 from cstorage.cli.quoting import json_string, timestamp
+from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

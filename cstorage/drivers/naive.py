@@ -6,7 +6,7 @@ a parent everything is added and the archive is a plain one of the whole tree.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cstorage.archive.compression import ByteSink

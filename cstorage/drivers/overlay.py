@@ -18,7 +18,6 @@ from __future__ import annotations
 import os
 import stat
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, BinaryIO
 
 from cstorage.drivers import layout, naive, overlay_options, publication
 from cstorage.drivers.contract import (
@@ -33,6 +32,7 @@ from cstorage.drivers.contract import (
     checked_id,
 )
 from cstorage.errors import DriverError
+from journal.plain import TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, BinaryIO
 
 from cstorage.drivers import naive, options, publication
 from cstorage.drivers.contract import (
@@ -24,6 +23,7 @@ from cstorage.drivers.contract import (
     checked_id,
 )
 from cstorage.errors import DriverError
+from journal.plain import TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,10 +11,10 @@ A mount program marks in its own ways what the kernel has no means for, or what 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from cstorage.archive import beneath
 from cstorage.errors import ArchiveError
+from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import tarfile

@@ -7,13 +7,14 @@ decoded when it is first asked for. Equal values have equal bytes, which the sta
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
-
-import cbor2
 
 from cstorage.model import Container, Image, Kind, Layer, Pin, stored
+from journal.codec import quick_cbor
+from journal.plain import Any
 
-REDUCER_VERSION = 5
+_cbor = quick_cbor()
+
+REDUCER_VERSION = 6
 """Raised whenever the same events give other entries, and for entries that older versions would not
 heed; snapshots of other versions are not trusted."""
 
@@ -71,7 +72,8 @@ def encode(value: Any) -> bytes:
             raw = [value.kind.value, value.id, value.by, value.why, value.since_ns]
         case _:
             raw = value
-    return cbor2.dumps(raw, canonical=True)
+    encoded: bytes = _cbor.dumps(raw, canonical=True)
+    return encoded
 
 
 def _layer(r: Sequence[Any]) -> Layer:
@@ -136,6 +138,6 @@ _DECODE = {ord("L"): _layer, ord("I"): _image, ord("C"): _container, ord("!"): _
 
 def decode(key: bytes, raw: bytes) -> Any:
     """The value behind ``key``, from its bytes."""
-    value = cbor2.loads(raw)
+    value = _cbor.loads(raw)
     make = _DECODE.get(key[0])
     return make(value) if make else value

@@ -14,13 +14,13 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cstorage.errors import LayerUnknown, StorageError
 from cstorage.interop import records
 from cstorage.model import Digest, Layer
 from cstorage.store import layers
 from cstorage.store.lookup import go_quote
+from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cstorage.store.core import Core

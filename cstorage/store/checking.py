@@ -11,7 +11,6 @@ import hashlib
 import os
 import re
 import time
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from cstorage import errors as err
 from cstorage.content import ContentDamaged
@@ -19,6 +18,7 @@ from cstorage.model import Container, Image, Item, Kind, Layer
 from cstorage.store import bigdata, deletion, lookup
 from cstorage.store.lookup import go_quote
 from cstorage.store.workspace import Intent, Workspace, remove_tree
+from journal.plain import TYPE_CHECKING, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -8,8 +8,6 @@ or prefix skips them (quirk Q-01, a defect).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from cstorage import events as ev
 from cstorage.errors import (
     ImageUsedByContainer,
@@ -24,6 +22,7 @@ from cstorage.errors import (
 from cstorage.model import Container, Image, Kind, LayerID
 from cstorage.state import aggregates
 from cstorage.store import directories, lookup, pins
+from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cstorage.state import State

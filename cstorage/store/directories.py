@@ -7,20 +7,23 @@ removes them.
 from __future__ import annotations
 
 import os
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cstorage.errors import DirectoryFileUnknown, InvalidID
 from cstorage.store import lookup
 from cstorage.store.workspace import remove_tree
+from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from cstorage.store.core import Core
 
 
 def _userdata(core: Core, root: Path, kind: str, key: str) -> Path:
     """``root/<driver>-<kind>/<key>/userdata``; a key can only name something below that folder."""
-    folder = root / f"{core.driver.name}-{kind}"
+    from pathlib import Path
+
+    folder = Path(root) / f"{core.driver.name}-{kind}"
     path = Path(os.path.normpath(folder / key.lstrip("/") / "userdata"))
     if folder not in path.parents or "\0" in key or path.parent == folder:
         raise InvalidID(
@@ -64,7 +67,7 @@ def remove(core: Core, kind: str, id_: str) -> None:
 
 
 def _inside(folder: Path, file: str) -> Path:
-    path = Path(os.path.normpath(folder / file.lstrip("/")))
+    path = type(folder)(os.path.normpath(folder / file.lstrip("/")))
     if folder not in path.parents:
         raise InvalidID(f"file name {file!r} leaves the directory {folder}")
     return path

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from cstorage.model import IDMap, IDMaps
+from journal.plain import NamedTuple
 
 
 class AutoMaps(NamedTuple):

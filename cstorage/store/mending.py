@@ -11,12 +11,12 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cstorage.errors import LayerContentModified, StorageError
 from cstorage.idmap import to_host
 from cstorage.store import contents
 from cstorage.store.workspace import remove_tree
+from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

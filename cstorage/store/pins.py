@@ -9,12 +9,12 @@ holders, each of whom takes back their own.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from cstorage import events as ev
 from cstorage.errors import ItemPinned, NotAnID, StorageError, WrongKindError
 from cstorage.model import Kind, Pin
 from cstorage.store import lookup
+from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
