@@ -21,7 +21,7 @@ from cstorage.interop.origin import ItemFault, Origin
 from journal.plain import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from cstorage.archive.compression import ByteSink
     from cstorage.model import Layer
@@ -180,6 +180,33 @@ def copy_tree(source: str, target: int, copier: TreeCopier | None = None) -> Non
 
 def points_elsewhere(path: str) -> bool:
     """Whether an overlay directory says something that only its own mounts understand (§2.7)."""
+    return any(
+        mark in _attributes(place)
+        for place, info in _entries(path)
+        if stat.S_ISDIR(info.st_mode) or stat.S_ISREG(info.st_mode)
+        for mark in _FOREIGN
+    )
+
+
+def has_other_owners(origin: Origin, layer: Layer) -> bool:
+    """Whether files belong to somebody whom no archive of the layer's chain names.
+
+    So it is with stores of unprivileged users, whose files have the owners that their namespace
+    maps to. Root may own what no archive names: whiteouts, and directories above an entry.
+    """
+    uids, gids = {0}, {0}
+    for member in origin.chain(layer) if origin.driver == "vfs" else [layer]:
+        uids.update(member.diff.uids)
+        gids.update(member.diff.gids)
+    return any(
+        info.st_uid not in uids or info.st_gid not in gids
+        for path in origin.contents(layer)
+        for _, info in _entries(path)
+    )
+
+
+def _entries(path: str) -> Iterator[tuple[bytes, os.stat_result]]:
+    """Everything below a directory: a path that is good until the next one, and its ``lstat``."""
     root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         pending = [b""]
@@ -189,19 +216,14 @@ def points_elsewhere(path: str) -> bool:
                 directory = tree.open(current)
             try:
                 for name in treewalk.names(directory):
-                    place = treewalk.place(directory, name)
-                    mode = os.lstat(name, dir_fd=directory).st_mode
-                    if stat.S_ISDIR(mode):
+                    info = os.lstat(name, dir_fd=directory)
+                    if stat.S_ISDIR(info.st_mode):
                         pending.append(treewalk.joined(current, name))
-                    elif not stat.S_ISREG(mode):
-                        continue
-                    if any(mark in _attributes(place) for mark in _FOREIGN):
-                        return True
+                    yield treewalk.place(directory, name), info
             finally:
                 os.close(directory)
     finally:
         os.close(root)
-    return False
 
 
 def _attributes(place: bytes) -> list[str]:

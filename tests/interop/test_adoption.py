@@ -164,6 +164,30 @@ def test_linked_layers_share_files_and_containers_do_not(
         assert ours.stat().st_ino != (foreign.tree(layer) / "inside").stat().st_ino
 
 
+@pytest.mark.parametrize("mode", ["copy", "link", "in-place"])
+def test_owners_on_disk_that_no_archive_names_do_not_come_along(
+    exports: dict[str, Foreign], open_store: Callable[..., Any], tmp_path: Path, mode: str
+) -> None:
+    """As in stores of unprivileged users, where root's files belong to that user on disk."""
+    root = tmp_path / "foreign"
+    subprocess.run(["cp", "-a", str(exports["overlay"].root), str(root)], check=True)
+    foreign = Foreign(root, "overlay", exports["overlay"].image, exports["overlay"].container)
+    subprocess.run(["chown", "-R", "1000:1000", foreign.tree(foreign.image.layers[0])], check=True)
+    if mode == "in-place":
+        with cstorage.open(root, tmp_path / "run", "overlay", taking_over=True) as store:
+            done = store.adopt(root, "in-place")
+            assert done.adopted == ()
+            assert "owners that its archive does not name" in done.left_out[0].why
+        return
+    with open_store("overlay") as store:
+        assert store.adopt(root, mode).left_out == ()
+        _whole(store, foreign)
+        point = store.mount(store.layer(foreign.image.layers[0]).id)
+        owners = {name: (point / name).lstat().st_uid for name in ("etc/one", "etc/mine", "opq")}
+        assert owners == {"etc/one": 0, "etc/mine": 7, "opq": 0}
+        store.unmount(foreign.image.layers[0])
+
+
 def test_a_store_is_taken_over_where_it_stands(foreign: Foreign, tmp_path: Path) -> None:
     records = foreign.file("layers").read_bytes()
     trees = peers.listing(foreign.root / foreign.driver)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import peers
 import pytest
 
+from cstorage.errors import ItemPinned
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -170,6 +172,30 @@ def test_a_pull_onto_our_layers_brings_only_what_is_missing(
     engine.skopeo("copy", f"oci:{tmp_path / 'more'}:t", "containers-storage:localhost/more:1")
     own = json.loads((engine.root / f"{driver}-layers" / "layers.json").read_bytes())
     assert [layer["parent"] for layer in own] == [shown.image.layers[-1]]
+
+
+def test_a_mounted_container_keeps_its_floor_for_the_grace(
+    open_store: Callable[..., Any], layout: Path, tmp_path: Path
+) -> None:
+    """What podman has mounted goes on when we delete its image, as long as the trash is kept."""
+    with open_store("overlay") as store:
+        image = peers.load(store, layout, NAME)
+        store.project(keep=True)
+        engine = peers.Engine(tmp_path / "engine", "overlay", store.graph_root)
+        engine.podman("create", "--name", "c", NAME)
+        point = Path(engine.podman("mount", "c").strip())
+        before = peers.listing(point)
+        found = {c.mount_point: c.layers for c in store.consumers()}
+        assert set(image.layers) <= set(found[str(point)])
+        store.pin(NAME, by="podman")
+        with pytest.raises(ItemPinned):
+            store.delete_image(NAME)
+        store.unpin(NAME, by="podman")
+        store.delete_image(NAME)
+        assert list(store.layers()) == []
+        subprocess.run(["sysctl", "-q", "vm.drop_caches=2"], check=True)
+        assert peers.listing(point) == before
+        engine.podman("umount", "c")
 
 
 def test_podman_takes_the_root_over(
