@@ -287,6 +287,26 @@ def test_a_bad_record_costs_itself_and_what_rests_on_it(
         _whole(store, foreign)
 
 
+@pytest.mark.parametrize(
+    ("mark", "why"),
+    [("composefs-data", "composefs image"), ("additionallayer", "additional layer store")],
+)
+def test_forms_of_newer_versions_are_named_and_left_out(
+    exports: dict[str, Foreign], open_store: Callable[..., Any], tmp_path: Path, mark: str, why: str
+) -> None:
+    root = tmp_path / "foreign"
+    subprocess.run(["cp", "-a", str(exports["overlay"].root), str(root)], check=True)
+    base, middle, top = exports["overlay"].image.layers
+    (root / "overlay" / middle / mark).mkdir()
+    with open_store("overlay") as store:
+        faults = _left_out(store.adopt(root))
+        assert why in faults[f"layer {middle}"]
+        assert f"its parent {middle}" in faults[f"layer {top}"]
+        assert [layer.id for layer in store.layers()] == [base]
+        (root / "overlay" / middle / mark).rmdir()
+        assert store.adopt(root).left_out == ()
+
+
 def test_hostile_identifiers_reach_no_path(
     open_store: Callable[..., Any], foreign: Foreign, tmp_path: Path
 ) -> None:

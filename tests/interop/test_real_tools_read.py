@@ -98,6 +98,8 @@ def test_podman_lists_creates_mounts_and_saves(
     assert {k: v for k, v in peers.listing(point).items() if k in shown.tree} == shown.tree
     (point / "written").write_text("by a container")
     engine.podman("umount", "c")
+    engine.podman("cp", "c:/etc/three", str(tmp_path / "copied"))
+    assert (tmp_path / "copied").read_bytes() == b"three\n"
     engine.podman("save", "-o", str(tmp_path / "o.tar"), "--format", "oci-archive", NAME)
     config, digests = _oci_archive_digests(tmp_path / "o.tar")
     assert (config, digests) == (f"sha256:{shown.image.id}", shown.image.diff_ids)
