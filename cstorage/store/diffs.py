@@ -39,6 +39,8 @@ class Pair:
             self.reference = str(self.layer.parent)
         else:
             self.reference = from_
+            if from_:
+                core.driver.require(from_)
         base = core.catalogue.layer_by_id(self.reference) if self.reference else None
         self.reference_maps = base.maps if base is not None else IDMaps()
         self.against_parent = self.reference == self.layer.parent
