@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from cstorage import events as ev
 from cstorage.errors import DuplicateID, DuplicateName, InvalidDigest, LayerUnknown
@@ -140,6 +140,10 @@ def layer_ids(catalogue: Catalogue, image: Image) -> list[LayerID]:
 
     Raises ``LayerUnknown`` naming the one that is missing.
     """
+    return list(_walk(catalogue, image))
+
+
+def _walk(catalogue: Catalogue, image: Image) -> Iterator[LayerID]:
     seen: dict[LayerID, None] = {}
     for top in (image.top_layer, *image.mapped_top_layers):
         id_ = top
@@ -148,8 +152,8 @@ def layer_ids(catalogue: Catalogue, image: Image) -> list[LayerID]:
             if layer is None:
                 raise LayerUnknown(f"locating layer with ID {go_quote(id_)}")
             seen[id_] = None
+            yield id_
             id_ = layer.parent
-    return list(seen)
 
 
 def size(core: Core, key: str) -> int:
@@ -165,7 +169,8 @@ def size(core: Core, key: str) -> int:
         total += (
             blob.size if blob.size >= 0 else len(bigdata.read(core, Kind.IMAGE, key, blob.name))
         )
-    for id_ in layer_ids(catalogue, image):
+    # From the top down, as in the original: what is named is the first layer that has no size.
+    for id_ in _walk(catalogue, image):
         layer = catalogue.layer(id_)
         if layer.diff.uncompressed_digest and layer.diff.uncompressed_size != -1:
             total += layer.diff.uncompressed_size

@@ -30,6 +30,7 @@ from tally import Tally
 PARTING = frozenset(
     {
         "argument-counts", "copied-image-names", "delete-by-name", "dots-as-data-name",
+        "maps-without-root",
         "mount-by-name", "mount-image-vfs", "mount-read-only-image",
         "refused-mapped-copy", "several-ranges", "sha512-digests",
         "whiteout-over-file",

@@ -129,7 +129,9 @@ def _argument_counts(step: Step, ours: Shown, theirs: Shown) -> tuple[Shown, Sho
     return (ours, ours) if refused and uncounted else (ours, theirs)
 
 
-_NAME_LINE = re.compile(r"\t+name: |Name: |Image name: |[ │]*name: |[ │]*image name: ")
+_NAME_LINE = re.compile(
+    r"\t+name: |Name: |Image name: |[ │]*name: |[ │]*image name: |[ │]*container name: "
+)
 
 #: Commands that show names in their order.
 _SHOW_NAMES = frozenset(
@@ -336,6 +338,11 @@ def _import_order(step: Step, ours: Shown, theirs: Shown) -> tuple[Shown, Shown]
 def _missing_tree_words(step: Step, ours: Shown, theirs: Shown) -> tuple[Shown, Shown]:
     if step.driver != "overlay" or ours.exit != theirs.exit:
         return ours, theirs
+    unmounted = re.compile(r'(error mounting layer "[^"]*"): .*no such file or directory\n')
+    lost = re.compile(r'(error mounting layer "[^"]*"): no layer has the short name .*\n')
+    left, right = lost.fullmatch(ours.stderr), unmounted.search(theirs.stderr)
+    if step.command == "copy" and left and right and left[1] == right[1]:
+        return ours, theirs._replace(stderr=ours.stderr)
     words = re.compile(
         r"(?:faccessat|stat|Stat|readlink) (ROOT/overlay/[^/ ]+)(?:/diff)?(?=: no such file or)"
     )
@@ -346,13 +353,19 @@ def _missing_tree_words(step: Step, ours: Shown, theirs: Shown) -> tuple[Shown, 
     return ours, theirs
 
 
+@_rule("maps-without-root")
+def _maps_without_root(step: Step, ours: Shown, theirs: Shown) -> tuple[Shown, Shown]:
+    refused = Shown(1, "", "container ID 0 cannot be mapped to a host ID\n")
+    given = any(word.endswith("5:5:5") for word in _words(step))
+    return (ours, ours) if given and ours == refused and theirs.exit == 0 else (ours, theirs)
+
+
 @_rule("delete-by-name")
 def _delete_by_name(step: Step, ours: Shown, theirs: Shown) -> tuple[Shown, Shown]:
     """``delete-layer`` of what is in use: refused here for every spelling, there for full IDs."""
     if step.command not in ("delete-layer", "deletelayer") or ours.exit != 1:
         return ours, theirs
     in_use = re.compile(r"layer has children|is in use by an? (?:image|container)")
-    keys = [word for word in step.args if isinstance(word, str) and not word.startswith("-")]
     if "Usage: " in ours.stdout:
         return ours, theirs
     if ours.stdout:
@@ -364,8 +377,8 @@ def _delete_by_name(step: Step, ours: Shown, theirs: Shown) -> tuple[Shown, Show
         )
     spared = [
         key
-        for key in keys
-        if in_use.search(mine.get(key, "")) and not in_use.search(other.get(key, ""))
+        for key, text in mine.items()
+        if in_use.search(text) and not in_use.search(other.get(key, ""))
     ]
     # Full IDs of the world of the generated sequences, which may not be spared.
     return (ours, ours) if spared and not {"mid", "upper"}.intersection(spared) else (ours, theirs)
@@ -377,7 +390,11 @@ def _dots_as_data_name(step: Step, ours: Shown, theirs: Shown) -> tuple[Shown, S
         r"(?:closing bigdata file for the layer: )?"
         r"rename ROOT/\.tmp-\S+ ROOT/\S+: file exists\n"
     )
-    if _words(step)[-1:] == [".."] and ours.exit == 0 and re.fullmatch(refused, theirs.stderr):
+    if _words(step)[-1:] != [".."]:
+        return ours, theirs
+    if ours.exit == 0 and re.fullmatch(refused, theirs.stderr):
+        return ours, ours
+    if ours.exit == theirs.exit == 1 and theirs.stderr.endswith(": is a directory\n"):
         return ours, ours
     return ours, theirs
 

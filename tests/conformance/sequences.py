@@ -731,6 +731,12 @@ def mapped_containers(duo: Duo) -> None:
 
 
 @sequence
+def maps_without_root(duo: Duo) -> None:
+    if duo.driver == "vfs":
+        duo.run("create-layer", "--id", "rootless", "--uidmap", "5:5:5")
+
+
+@sequence
 def refused_mapped_container(duo: Duo) -> None:
     if duo.driver == "vfs":
         _chain(duo)

@@ -49,7 +49,7 @@ _DEFAULT_EXAMPLES = 12
 _STEPS = 14
 _NOTHING = Outcome(Result(1, b"", b""), Result(1, b"", b""))
 
-#: From so many sequences on, each command and option has a share of at least one in fifty.
+#: From so many sequences on, every option must have come up, in 1 of 500 sequences at the least.
 _JUDGED_FROM = 500
 
 _BOTH = [
@@ -533,4 +533,4 @@ def test_generated_commands_do_the_same(
         message = f"{len(Commands.found)} sequences differ, one of each kind:\n{shown}"
         pytest.fail(message, pytrace=False)
     if wanted >= _JUDGED_FROM:
-        assert not tally.thin(driver, wanted // 50, ABSENT)
+        assert not tally.thin(driver, max(wanted // 500, 1), ABSENT)

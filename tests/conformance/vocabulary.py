@@ -89,7 +89,7 @@ def sometimes(line: Line, often: int = 2) -> Line:
     return st.one_of(st.just([]), st.just([]), *[line] * often)
 
 
-JSON = sometimes(option("--json", "-j"))
+JSON = sometimes(option("--json", "-j"), 3)
 NAME_OPTIONS: Line = st.lists(NAMES, max_size=3).flatmap(
     lambda names: st.tuples(*(option("--name", "-n", values=st.just(n)) for n in names)).map(
         lambda lines: [word for line in lines for word in line]
@@ -146,7 +146,7 @@ _PARENT: Line = st.one_of(st.just([]), st.just([""]), _one(LAYERS), _one(LAYERS)
 _FILE_IN = sometimes(
     option("--file", "-f", values=st.sampled_from(["@host/layer.tar", "@host/nosuch"]))
 )
-_FILE_OUT = sometimes(option("--file", "-f", values=st.just("@out")))
+_FILE_OUT = sometimes(option("--file", "-f", values=st.just("@out")), 3)
 #: A label that is not empty can only be mounted where SELinux is on.
 _LABEL = sometimes(option("--label", "-l", values=st.just("")))
 _NEW_LAYER = (_id(NEW_LAYERS), NAME_OPTIONS, sometimes(option("--readonly", "-r")), JSON, _LABEL)

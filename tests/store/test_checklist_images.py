@@ -22,6 +22,7 @@ from cstorage.errors import (
     LayerUnknown,
     NotAnID,
     SizeUnknown,
+    StorageError,
 )
 from cstorage.interop.names import blob_file
 from cstorage.model import IDMapEntry
@@ -308,6 +309,16 @@ def test_image_size_with_a_missing_layer(store):
         store.image_size(image)
     with pytest.raises(ImageUnknown):
         store.image_size("nobody")
+
+
+def test_the_first_layer_without_a_size_is_named(store):
+    """From the top down: a layer that cannot be measured comes before its missing parent."""
+    store.create_layer("base")
+    store.create_layer("top", "base")
+    store.create_image("image", layer="top")
+    store.delete("base")
+    with pytest.raises(StorageError, match='layer with ID "top" could not be calculated'):
+        store.image_size("image")
 
 
 def test_images_by_top_layer(store, unshifted):
