@@ -12,6 +12,7 @@ from cstorage.errors import LayerUnknown, StorageError, UnsupportedCompression
 from cstorage.model import Change, Compression, IDMaps, Layer
 from cstorage.store import lookup
 from cstorage.store.lookup import go_quote
+from cstorage.store.mapping import of_files
 
 if TYPE_CHECKING:
     from cstorage.archive.compression import ByteSink
@@ -37,7 +38,9 @@ class Pair:
         else:
             self.reference = from_
         base = core.catalogue.layer_by_id(self.reference) if self.reference else None
-        self.reference_maps = base.maps if base is not None else IDMaps()
+        state = located[1]
+        self.maps = of_files(core, state, self.layer)
+        self.reference_maps = of_files(core, state, base) if base is not None else IDMaps()
         self.against_parent = self.reference == self.layer.parent
 
 
@@ -47,7 +50,7 @@ def changes(core: Core, to: str, from_: str = "") -> list[Change]:
     return core.driver.changes(
         pair.layer.id,
         pair.reference,
-        maps=pair.layer.maps,
+        maps=pair.maps,
         parent_maps=pair.reference_maps,
     )
 
@@ -58,7 +61,7 @@ def size(core: Core, to: str, from_: str = "") -> int:
     return core.driver.diff_size(
         pair.layer.id,
         pair.reference,
-        maps=pair.layer.maps,
+        maps=pair.maps,
         parent_maps=pair.reference_maps,
     )
 
@@ -105,7 +108,7 @@ def write(
                 pair.layer.id,
                 pair.reference,
                 target,
-                maps=pair.layer.maps,
+                maps=pair.maps,
                 parent_maps=pair.reference_maps,
             )
 

@@ -19,6 +19,7 @@ from cstorage.errors import LayerUnknown, StorageError
 from cstorage.model import DiffSummary, Layer
 from cstorage.store import lookup
 from cstorage.store.exchange import can_exchange
+from cstorage.store.mapping import of_files
 from cstorage.store.workspace import Intent, Swap, Workspace
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ def apply_diff(
 
         copy = f"{tree_work.path}/tree"
         os.mkdir(copy, 0o700)
-        plan = LayerPlan(id=layer.id, parent=layer.parent, maps=layer.maps)
+        plan = LayerPlan(id=layer.id, parent=layer.parent, maps=of_files(core, core.state, layer))
         with Prepared(plan, copy, os.open(copy, _DIRECTORY), "") as prepared:
             original = os.open(root, _DIRECTORY)
             try:
@@ -199,7 +200,7 @@ def _in_place(
             layer.id,
             source,
             options,
-            maps=layer.maps,
+            maps=of_files(core, core.state, layer),
             recipe=recipe.file,
             manifest=manifest.file,
         )

@@ -23,7 +23,7 @@ from cstorage.store import bigdata, lookup
 from cstorage.store.catalogue import Catalogue
 from cstorage.store.core import new_id
 from cstorage.store.filling import extract
-from cstorage.store.mapping import MapOptions, effective
+from cstorage.store.mapping import MapOptions, effective, stored
 from cstorage.store.workspace import Intent, Workspace
 
 if TYPE_CHECKING:
@@ -91,9 +91,7 @@ def _find_base(core: Core, catalogue: Catalogue, request: LayerRequest) -> Base:
     if request.template:
         template = lookup.layer(state, request.template)
     inherited = parent.maps if parent is not None else core.default_maps
-    wanted = effective(request.maps, inherited)
-    if wanted and core.driver.can_shift_ids:
-        wanted = IDMaps()
+    wanted = stored(core, effective(request.maps, inherited))
     base = template or parent
     return Base(
         parent.id if parent else LayerID(""), template, wanted, base.maps if base else IDMaps()
@@ -197,7 +195,8 @@ def create_tree(core: Core, request: LayerRequest) -> str:
     id_ = LayerID(request.id) if request.id else new_layer_id(core.state)
     if core.driver.exists(id_):
         return id_
-    base = Base(LayerID(request.parent), None, _stored_maps(core, request), IDMaps())
+    maps = stored(core, effective(request.maps, IDMaps()))
+    base = Base(LayerID(request.parent), None, maps, IDMaps())
     with (
         core.work(image=not request.writable) as work,
         prepare(core, base, id_, request, work) as prepared,
@@ -210,11 +209,6 @@ def create_tree(core: Core, request: LayerRequest) -> str:
         # The tree has no record by intention: the intent must not outlive its publication.
         work.settle()
     return id_
-
-
-def _stored_maps(core: Core, request: LayerRequest) -> IDMaps:
-    wanted = effective(request.maps, IDMaps())
-    return IDMaps() if wanted and core.driver.can_shift_ids else wanted
 
 
 def created(

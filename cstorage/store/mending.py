@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING
 from cstorage.errors import LayerContentModified, StorageError
 from cstorage.idmap import to_host
 from cstorage.store import contents
+from cstorage.store.mapping import of_files
 from cstorage.store.workspace import remove_tree
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from cstorage.model import Layer
+    from cstorage.model import IDMaps, Layer
     from cstorage.store.core import Core
 
 
@@ -48,6 +49,7 @@ def _mend(core: Core, layer: Layer) -> None:
     if compared is None or not root:
         return
     want, have = compared
+    maps = core.driver.disk_maps(of_files(core, core.state, layer))
     touched: set[bytes] = set()
     for path in sorted(have.keys() - want.keys(), reverse=True):
         if contents.implied(path, have[path], want):
@@ -68,16 +70,16 @@ def _mend(core: Core, layer: Layer) -> None:
         if path not in touched and not contents.changes(old, new):
             continue
         try:
-            _restore(own, old, layer)
+            _restore(own, old, maps)
         except (OSError, StorageError):
             continue  # what could not be put right shows when the layer is compared again
 
 
-def _restore(path: bytes, node: contents.Node, layer: Layer) -> None:
+def _restore(path: bytes, node: contents.Node, maps: IDMaps) -> None:
     os.chown(
         path,
-        to_host(node.uid, layer.maps.uids),
-        to_host(node.gid, layer.maps.gids),
+        to_host(node.uid, maps.uids),
+        to_host(node.gid, maps.gids),
         follow_symlinks=False,
     )
     if node.type != stat.S_IFLNK:
