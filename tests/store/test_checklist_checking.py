@@ -211,7 +211,7 @@ def test_a_missing_container_layer_is_found(full):
 def test_a_missing_recipe(full):
     """The archive cannot be made again as it was; the content is still there."""
     full._core.content.path(full.layer("base").diff.recipe).unlink()
-    assert "base" in full.check().layers
+    assert findings(full.check().layers) == {"base": [err.LayerIncorrectContentDigest]}
 
 
 @pytest.fixture
@@ -362,3 +362,51 @@ def test_ages_are_measured_from_creation(store):
     assert store.check(CheckOptions(unreferenced_age_max_s=60)).healthy
     assert "layer" in store.check(CheckOptions(unreferenced_age_max_s=0.01)).layers
     assert json.dumps(ids(store.layers())) == '["layer"]'
+
+
+def test_every_changed_file_is_named_and_the_finding_is_the_originals(full):
+    """Row 179: one finding for each file that is not what was imported, missing ones included."""
+    for name, text in (("usr/bin/tool", b"#!/bin/no"), ("etc/passwd", b"longer than before" * 9)):
+        with open(own(full, "base", name), "r+b") as file:
+            file.write(text)
+    os.unlink(own(full, "base", "home/user/note"))
+    found = full.check().layers["base"]
+    assert [type(error) for error in found] == [err.LayerIncorrectContentDigest] * 3
+    assert [str(error) for error in found] == [
+        f"layer base: {what}: layer content incorrect digest"
+        for what in (
+            'file integrity checksum failed for "etc/passwd"',
+            'open "home/user/note": no such file or directory',
+            'file integrity checksum failed for "usr/bin/tool"',
+        )
+    ]
+
+
+def test_without_a_manifest_the_first_changed_file_is_named(full):
+    full._core.content.path(full.layer("base").diff.manifest).unlink()
+    with open(own(full, "base", "usr/bin/tool"), "r+b") as file:
+        file.write(b"#!/bin/no")
+    (finding,) = full.check().layers["base"]
+    assert type(finding) is err.LayerIncorrectContentDigest
+    assert "usr/bin/tool" in str(finding)
+
+
+@pytest.mark.parametrize("layer", ["box-layer", "loose"])
+def test_a_layer_whose_tree_is_gone_goes_with_its_container(full, layer):
+    """§6.4: what ails a container's layer ails the container, and repair begins with it."""
+    if layer == "loose":
+        full.create_container(id="bare", layer_id="loose")
+    tree = full._core.driver.content_root(layer)
+    tree = os.path.dirname(tree) if full.driver_name == "overlay" else tree
+    os.rename(tree, f"{full.run_root}/x")
+    box = "bare" if layer == "loose" else "box"
+    report = full.check()
+    assert list(report.containers) == [box]
+    assert list(report.layers) == [layer]
+    assert report.containers[box] == report.layers[layer]
+    kept = full.repair(report, remove_containers=False)
+    assert any(isinstance(error, err.StorageError) for error in kept)
+    assert full.exists(box)
+    assert full.repair(full.check()) == []
+    assert not full.exists(box)
+    assert full.check().healthy
