@@ -32,7 +32,8 @@ from cstorage.store.workspace import Intent, Workspace
 if TYPE_CHECKING:
     from cstorage.archive.compression import ByteSink
     from cstorage.drivers.contract import Prepared
-    from cstorage.store.core import Core, Transaction
+    from cstorage.store.commit import Transaction
+    from cstorage.store.core import Core
 
 
 class Mode(StrEnum):

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from cstorage.archive.compression import ByteSource
     from cstorage.drivers.contract import Prepared
     from cstorage.state import State
-    from cstorage.store.core import Core, Transaction
+    from cstorage.store.commit import Transaction
+    from cstorage.store.core import Core
 
 
 class LayerRequest(NamedTuple):

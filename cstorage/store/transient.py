@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from cstorage.content import write_synced
 from cstorage.model import Container, Kind
-from cstorage.store import deletion, directories
+from cstorage.store import deletion
 
 if TYPE_CHECKING:
     from cstorage.store.core import Core
@@ -59,6 +59,4 @@ def settle(core: Core) -> list[str]:
         draft = Path(f"{_mark_file(core)}.{os.getpid()}")
         write_synced(draft, os.urandom(16).hex().encode())
         draft.rename(_mark_file(core))
-    for container in lost:
-        directories.remove(core, "containers", container.id)
     return [container.id for container in lost]

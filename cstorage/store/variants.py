@@ -19,7 +19,8 @@ from cstorage.store.workspace import Intent
 if TYPE_CHECKING:
     from cstorage.drivers.contract import Prepared
     from cstorage.store.catalogue import Catalogue
-    from cstorage.store.core import Core, Transaction
+    from cstorage.store.commit import Transaction
+    from cstorage.store.core import Core
     from cstorage.store.workspace import Workspace
 
 HOST = MapOptions(host_uids=True, host_gids=True)

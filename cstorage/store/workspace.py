@@ -34,13 +34,26 @@ class Swap(NamedTuple):
     recipe: str
 
 
+class Folder(NamedTuple):
+    """The directories that callers have for an image or a container (``directories``)."""
+
+    kind: str
+    id: str
+
+
 class Intent(NamedTuple):
-    """Layer IDs (of one driver) and content keys that are about to move in or out, and swaps."""
+    """Layer IDs (of one driver) and content keys that are about to move in or out, and swaps.
+
+    ``folders`` are about to be removed. ``annex`` is a folder for what is on another file system
+    than the work folder; it goes with that.
+    """
 
     driver: str = ""
     layers: tuple[str, ...] = ()
     contents: tuple[str, ...] = ()
     swaps: tuple[Swap, ...] = ()
+    folders: tuple[Folder, ...] = ()
+    annex: str = ""
 
 
 class Workspace:
@@ -100,6 +113,7 @@ class Workspace:
     def keep(self, seconds: float) -> None:
         """Leave the folder for that long to whoever still uses what is in it; sweeps respect it."""
         if seconds > 0 and self._lock_fd >= 0:
+            self._discard_annex()
             self.settle()
             (self.path / "keep-until").write_text(str(int(time.time() + seconds)))
             self.abandon()
@@ -127,9 +141,14 @@ class Workspace:
         """Delete the folder and everything in it, then give up the lock."""
         if self._lock_fd < 0:
             return
+        self._discard_annex()
         remove_tree(self.path)
         self.path.with_suffix(".lock").unlink(missing_ok=True)
         self.abandon()
+
+    def _discard_annex(self) -> None:
+        if self.intent.annex:
+            remove_tree(Path(self.intent.annex))
 
     def abandon(self) -> None:
         """Give up the lock and leave the folder to the next sweep."""
@@ -181,8 +200,10 @@ def _read_intent(path: Path) -> Intent:
 
     try:
         raw: Any = json.loads((path / "intent").read_bytes())
-        swaps = tuple(Swap(*swap) for swap in raw[3]) if len(raw) > 3 else ()
-        return Intent(str(raw[0]), tuple(raw[1]), tuple(raw[2]), swaps)
+        raw += [[], [], ""][len(raw) - 3 :]  # what earlier versions did not write
+        swaps = tuple(Swap(*swap) for swap in raw[3])
+        folders = tuple(Folder(*folder) for folder in raw[4])
+        return Intent(str(raw[0]), tuple(raw[1]), tuple(raw[2]), swaps, folders, str(raw[5]))
     except FileNotFoundError:
         return Intent()
     except (ValueError, IndexError, TypeError):
