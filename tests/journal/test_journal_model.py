@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from journal import Conflict, Journal
+from journal import Conflict, Journal, JournalError
 from journal import frame as fr
-from journal.archive import archive
+from journal.archive import archive, prune
 from journal.digest import StateDigest
 from journal.verify import verify
 
@@ -31,6 +31,7 @@ class JournalMachine(RuleBasedStateMachine):
         self.objects = [self.fresh(), self.fresh()]
         self.reader = Journal.open(self.root).reader()
         self.seen: list[int] = []
+        self.pruned = False
 
     def fresh(self) -> Journal:
         return Journal.open(self.root, "w", create=True, segment_bytes=4096, reserve_bytes=0,
@@ -93,6 +94,24 @@ class JournalMachine(RuleBasedStateMachine):
     @rule(who=st.integers(0, 1))
     def archive(self, who: int) -> None:
         archive(self.objects[who])
+
+    @rule(who=st.integers(0, 1))
+    def prune(self, who: int) -> None:
+        journal = self.objects[who]
+        try:
+            gone = prune(journal)
+        except JournalError as error:
+            if "two verified snapshots" not in str(error):
+                raise
+            return
+        found = journal.snapshots.open_trusted(schema=1, reducer_version=1)
+        assert found is not None
+        with found:
+            rest = [e[0] for f in journal.frames(found.position) if f.kind == fr.DATA
+                    for e in f.transaction().events]  # fmt: skip
+            assert self.model[: len(found)] + rest == self.model
+        if gone:
+            self.pruned = True
 
     @rule()
     def fork(self) -> None:

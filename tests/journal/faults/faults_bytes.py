@@ -9,7 +9,7 @@ import random
 import time
 from typing import TYPE_CHECKING, Any
 
-from faults_simfs import SimClock, SimFs, Violation
+from faults_simfs import Crash, SimClock, SimFs, Violation
 from faults_world import ROOT, World, check_order, logs, numbers_of
 
 from journal import Journal, JournalDamaged, JournalError, SnapshotRefused, recovery
@@ -220,6 +220,59 @@ def sectors(count: Count, seed: int, deadline: float) -> None:
                     whole = frame.stop
             if left != whole:
                 raise Violation(f"T1 sectors {chosen}: {left} bytes left, {whole} were whole")
+        if time.monotonic() > deadline:
+            return
+
+
+def lost_tails(count: Count, seed: int, deadline: float) -> None:
+    """T1: a log that ends with a whole frame, but before a place known to be durable, is refused;
+    a reboot (nobody knows any more) makes it clean."""
+    world = history(30, seed)
+    data = raw(world)
+    _, frames = frames_of(data)
+    for frame, known in itertools.product(frames[:-1], (True, False)):
+        count.states += 1
+        disk = world.fs.clone()
+        put(disk, PATH, data[: frame.stop])
+        clock = SimClock(3)
+        clock.boot = world.clock.boot + (0 if known else 1)
+        row = judge(disk, clock)
+        if row != ("lost-tail" if known else "clean"):
+            raise Violation(f"T1 cut after {frame.stop} (known {known}) is taken as {row}")
+        if time.monotonic() > deadline:
+            return
+
+
+def torn_groups(count: Count, seed: int, deadline: float) -> None:
+    """T1: of two frames written together and not synced the second alone reached the disk: the
+    group goes, whatever became of the first."""
+    rng = random.Random(seed)
+    world = history(rng.randint(1, 9), seed)
+    base = raw(world)
+    world.fs.crash_at = world.fs.steps + 3  # between write and sync
+    try:
+        world.pair("a", rng.choice((20, 300, 1000)))
+    except Crash:
+        pass
+    full = raw(world)
+    _, frames = frames_of(full)
+    first = next(frame for frame in frames if frame.offset >= len(base))
+    for _ in range(40):
+        count.states += 1
+        twin = bytearray(full)
+        begin = rng.randrange(first.offset, first.stop)
+        end = rng.randint(begin + 1, first.stop)
+        twin[begin:end] = bytes(end - begin) if rng.random() < 0.5 else rng.randbytes(end - begin)
+        if twin == full:
+            continue
+        disk = world.fs.crashed(0)
+        put(disk, PATH, bytes(twin))
+        clock = SimClock(5)
+        clock.boot = world.clock.boot + 1
+        row = judge(disk, clock)
+        left = len(logs(disk)["0000000001.seg"])
+        if (row, left) != ("torn-group", len(base)):
+            raise Violation(f"T1 group with {begin}..{end} torn is taken as {row}, {left} left")
         if time.monotonic() > deadline:
             return
 

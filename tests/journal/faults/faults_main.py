@@ -52,10 +52,12 @@ def tiers(full: bool, seed: int, budget: float) -> dict[str, list[Part]]:
             ("sector fills", rounds(by.fills, 20, 3)),
             ("sector subsets", rounds(by.sectors, 20, 4)),
             ("segment rows", rounds(by.rows, 20, 6)),
+            ("lost tails", rounds(by.lost_tails, 40, 2)),
+            ("torn groups", rounds(by.torn_groups, 40, 2)),
             ("misplaced frames", rounds(by.misplaced, 10, 3)),
         ],
         "T2": [
-            ("crash points", lambda n: cr.crash_points(n, 64 if full else 16, 1.0 if full else 0.1,
+            ("crash points", lambda n: cr.crash_points(n, 64 if full else 16, 1.0 if full else 0.4,
                                                        seed, until(45))),
             ("adoption", lambda n: cr.adoption(n, 32 if full else 8)),
             ("closes", lambda n: cr.closes(n, 64 if full else 16)),
@@ -75,10 +77,11 @@ def tiers(full: bool, seed: int, budget: float) -> dict[str, list[Part]]:
             ("promises", ru.promises),
             ("durable level", ru.durable_level),
             ("pruning", ru.pruning),
+            ("model", lambda n: ru.model(n, 2000 if full else 100)),
         ],
         "T9": [("seeds", lambda n: cr.seeds(n, seed * 1_000_000, 10_000 if full else 1_500,
                                             until(90)))],
-        "T10": [("watcher", lambda n: ru.watchers(n, 7 if full else 4))],
+        "T10": [("watcher", lambda n: ru.watchers(n, 7, 3 if full else 1))],
     }  # fmt: skip
 
 

@@ -18,8 +18,11 @@ from faults_world import ROOT, World, logs, numbers_of
 from journal import Conflict, DuplicateTransaction, Journal, JournalError, ResyncRequired
 from journal import watcher as watching
 from journal.archive import prune
+from journal.digest import StateDigest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from faults_crash import Count
 
 
@@ -162,6 +165,23 @@ def pruning(count: Count) -> None:
                 raise Violation(f"after a crash in pruning (call {at}): {error!r}") from error
 
 
+def model(count: Count, runs: int) -> None:
+    """T8: the Hypothesis machine of the tests (two writers, one reader, a list as the model)."""
+    from hypothesis import settings
+    from hypothesis.stateful import run_state_machine_as_test
+    from test_journal_model import JournalMachine, TestJournalModel
+
+    count.states += runs
+    try:
+        run_state_machine_as_test(
+            JournalMachine, settings=settings(TestJournalModel.settings, max_examples=runs,
+                                              database=None, print_blob=True),
+        )  # fmt: skip
+    except Exception as error:
+        notes = " ".join(getattr(error, "__notes__", ()))
+        raise Violation(f"T8 model: {error!r} {notes}") from error
+
+
 def listing(world: World) -> list[Any]:
     from journal.snapshots import listing as found
 
@@ -169,6 +189,9 @@ def listing(world: World) -> list[Any]:
 
 
 # -- T10 -------------------------------------------------------------------------------------------
+
+
+WATCHED = ("commit", "rotate", "another process", "burst", "repair", "prune", "resume")
 
 
 class DeadHints:
@@ -194,7 +217,7 @@ class NoHints:
         raise OSError(errno.EMFILE, "too many inotify instances")
 
 
-def watchers(count: Count, rounds: int) -> None:
+def watchers(count: Count, cases: int, rounds: int = 1) -> None:
     """T10: everything arrives once, in order, within a heartbeat, whatever happens to the hints."""
     kinds: list[tuple[str, Any, float]] = [
         ("hints", watching._Hints, 1.0),
@@ -203,9 +226,7 @@ def watchers(count: Count, rounds: int) -> None:
     ]
     saved = watching._Hints
     for name, hints, limit in kinds:
-        for case in ("commit", "rotate", "another process", "burst", "repair", "prune", "resume")[
-            : rounds
-        ]:
+        for case in WATCHED[:cases] * rounds:
             count.states += 1
             watching._Hints = hints  # type: ignore[misc]
             root = place()
@@ -214,6 +235,21 @@ def watchers(count: Count, rounds: int) -> None:
             finally:
                 watching._Hints = saved  # type: ignore[misc]
                 shutil.rmtree(root, ignore_errors=True)
+
+
+def _wait(done: Callable[[], bool], seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not done() and time.monotonic() < end:
+        time.sleep(0.005)
+
+
+def _prune(journal: Journal, send: Callable[[int], None]) -> list[int]:
+    for number in (100, 101):
+        place = journal.position
+        journal.snapshots.write([], position=place, schema=1, reducer_version=1,
+                                digest=StateDigest().value())  # fmt: skip
+        send(number)
+    return prune(journal)
 
 
 def _watch_case(root: str, case: str, kind: str, limit: float) -> None:
@@ -273,18 +309,26 @@ def _watch_case(root: str, case: str, kind: str, limit: float) -> None:
             file.write(bytes([byte[0] ^ 255]))
         repair(root, apply=True, accept_loss=True)
     elif case == "prune":
-        send(1)
+        old = journal.position
+        for number in range(1, 30):
+            send(number, 400)
+        _wait(lambda: len(stamps) > 29, limit)
+        if not _prune(journal, send):
+            raise Violation(f"{where}: nothing was pruned")
+        for number in range(102, 105):
+            send(number)
+        try:
+            journal.watch(old, heartbeat_s=0.3).close()
+        except ResyncRequired:
+            pass
+        else:
+            raise Violation(f"{where}: watching from a pruned place is not refused")
     else:
         for number in range(1, 5):
             send(number)
             time.sleep(0.01)
-    end = time.monotonic() + limit + 1.0
-    while time.monotonic() < end:
-        if case == "repair" and problem:
-            break
-        if case != "repair" and len(stamps) >= len(sent) + (case != "resume"):
-            break
-        time.sleep(0.005)
+    due = 10**9 if case == "repair" else len(sent) + (case != "resume")
+    _wait(lambda: bool(problem) or len(stamps) >= due, limit + 1.0)
     watcher.close()
     thread.join(2.0)
     if case == "repair":
