@@ -19,7 +19,7 @@ from cstorage.errors import (
     StorageError,
 )
 from cstorage.model import BigDataItem, DiffSummary, Digest, IDMaps, Kind, Layer, LayerID
-from cstorage.store import bigdata, lookup
+from cstorage.store import bigdata, chunked, lookup
 from cstorage.store.catalogue import Catalogue
 from cstorage.store.core import new_id
 from cstorage.store.filling import extract
@@ -163,12 +163,15 @@ def create(
         with prepare(core, base, id_, request, tree_work) as prepared:
             diff = base.diff
             if source is not None:
-                diff = extract(core, prepared, source, options, work)
+                archive = chunked.TableReader(source)
+                diff = extract(core, prepared, archive, options, work)
                 if expected and diff.uncompressed_digest != expected:
                     raise ContentChanged(
                         f"the archive has digest {diff.uncompressed_digest}, expected {expected}"
                     )
-                diff = diff._replace(toc_digest=Digest(toc_digest))
+                manifest = work.path / f"content-{diff.manifest}"
+                toc = toc_digest or chunked.digest_of(archive, options, manifest, prepared.root_fd)
+                diff = diff._replace(toc_digest=Digest(toc))
             core.driver.make_durable(prepared)
             contents = staged_contents(diff if source is not None else DiffSummary(), blobs)
             if tree_work is work:
