@@ -204,6 +204,12 @@ class DriverReader(Protocol):
     def content_root(self, layer_id: str) -> str:
         """Path of the content root of a layer in the home or image home, "" if it is in neither."""
 
+    def linked_entry(self, layer_id: str) -> str:
+        """The entry of an additional layer store that has the layer's content, "" if none has.
+
+        Such a layer can be read and mounted like any other, and not be written to.
+        """
+
     def is_mounted(self, layer_id: str) -> bool:
         """What the kernel says, not what was recorded."""
 
@@ -277,6 +283,12 @@ class GraphDriver(DriverReader, Protocol):
         """Fill it from an archive.
 
         Whiteouts, maps, chown errors and mask of ``options`` are the driver's and are overwritten.
+        """
+
+    def link(self, prepared: Prepared, entry: StrPath) -> None:
+        """Instead of ``apply``: its content is the tree ``<entry>/diff`` of somebody else.
+
+        Raises ``NotSupported`` unless the driver can do that, ``DriverError`` if there is none.
         """
 
     def make_durable(self, prepared: Prepared) -> None:

@@ -238,11 +238,30 @@ class OverlayDriver(TreeDriver):
             in_userns=self.probe.rootless,
         )
 
+    def link(self, prepared: Prepared, entry: StrPath) -> None:
+        target = f"{os.path.abspath(entry)}/diff"
+        descriptor = -1
+        try:
+            descriptor = os.open(target, _DIRECTORY)
+            os.rmdir(f"{prepared.path}/diff")
+            os.symlink(target, f"{prepared.path}/diff")
+        except OSError as error:
+            if descriptor >= 0:
+                os.close(descriptor)
+            raise DriverError(f"{target}: {(error.strerror or str(error)).lower()}") from None
+        _write(f"{prepared.path}/{layout.ENTRY_FILE}", os.path.abspath(entry))
+        prepared.close()
+        prepared.root_fd = descriptor
+
+    def linked_entry(self, layer_id: str) -> str:
+        layer = self.homes.find(layer_id)
+        return layout.linked_entry(layer.path) if layer is not None else ""
+
     def make_durable(self, prepared: Prepared) -> None:
         if prepared.filled:
             publication.sync_content(prepared)
             return
-        for name in ("link", "lower"):
+        for name in ("link", "lower", layout.ENTRY_FILE):
             path = f"{prepared.path}/{name}"
             if os.path.exists(path):
                 publication.sync_file(path)
@@ -273,6 +292,8 @@ class OverlayDriver(TreeDriver):
             there = os.path.lexists(path)
             if there:
                 self._release(path)
+                if entry := layout.linked_entry(path):
+                    layout.release_entry(entry)
             name = layout.read_small(f"{path}/link") if there else None
             if name is not None and not layout.valid_link_name(name):
                 name = None
@@ -298,6 +319,11 @@ class OverlayDriver(TreeDriver):
         found = self.homes.get(layer_id)
         if not found.own:
             raise DriverError(f"layer {layer_id} is in the read-only store {found.home}")
+        if entry := layout.linked_entry(found.path):
+            raise DriverError(
+                f"the content of layer {layer_id} is in the additional layer store at {entry}",
+                hint="make a layer on top of it, and change that",
+            )
         return found
 
     def own_content(self, layer_id: str) -> str:

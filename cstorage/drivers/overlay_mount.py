@@ -97,7 +97,8 @@ def mount_layer(driver: OverlayDriver, layer: layout.LayerDir, options: MountOpt
     if is_mount_point(point):
         return point
     flags, data = mount_options(driver, options)
-    read_only = options.read_only or flags.read_only or not layer.own
+    fixed = not layer.own or bool(layout.linked_entry(layer.path))
+    read_only = options.read_only or flags.read_only or fixed
     os.makedirs(point, mode=0o700, exist_ok=True)
     if options.volatile and not read_only and driver.probe.volatile:
         _forget_volatile(layer.path)
@@ -157,7 +158,8 @@ def lowers_shown(
     """The lower directories, through temporary ID-mapped mounts of their homes if maps are given.
 
     They are attached in the folder ``place``; one mount of a home shows all layers in it. Contents
-    that the layer rotated away are its own and have their final owners already.
+    that the layer rotated away are its own and have their final owners already. What is
+    linked to an additional layer store is elsewhere and has a mount of its own.
     """
     lowers = lower_directories(driver, layer)
     if maps is None:
@@ -166,13 +168,18 @@ def lowers_shown(
     from cstorage.drivers.idmapped import mapped_directories
 
     homes = [home for home, _ in driver.homes.all if any(p.startswith(f"{home}/") for p in lowers)]
-    with mapped_directories(homes, place, maps) as mapped:
+    linked = [path for path in lowers if os.path.islink(path)]
+    targets = [os.path.realpath(path) for path in linked]
+    with mapped_directories([*homes, *targets], place, maps) as mapped:
         moved = []
         for path in lowers:
+            if path in linked:
+                moved.append(mapped[len(homes) + linked.index(path)])
+                continue
             if path.startswith(f"{layer.path}/diff"):
                 moved.append(path)
                 continue
-            for home, target in zip(homes, mapped, strict=True):
+            for home, target in zip(homes, mapped, strict=False):
                 if path.startswith(f"{home}/"):
                     moved.append(target + path[len(home) :])
                     break

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO
 
 from cstorage.drivers.contract import NO_MAPS
+from cstorage.errors import NotSupported
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from cstorage.archive.apply import ApplyOptions
     from cstorage.archive.compression import ByteSink, ByteSource
-    from cstorage.drivers.contract import PayloadReader, Prepared
+    from cstorage.drivers.contract import PayloadReader, Prepared, StrPath
     from cstorage.model import Change, DiffSummary, IDMaps
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -50,6 +51,13 @@ class TreeDriver(ABC):
     def disk_maps(self, maps: IDMaps) -> IDMaps:
         """The maps of a layer's own files on disk."""
         return maps
+
+    def linked_entry(self, layer_id: str) -> str:
+        del layer_id
+        return ""
+
+    def link(self, prepared: Prepared, entry: StrPath) -> None:
+        raise NotSupported(f"content of {os.fspath(entry)} for layer {prepared.plan.id}")
 
     # -- filling ---------------------------------------------------------------------------------
 

@@ -100,9 +100,14 @@ def write(
         raise UnsupportedCompression(f"unsupported compression format tar.{ending}")
     recipe = _recipe(core, pair) if pair.against_parent else None
     with compressing(sink, wanted) as target:
+        entry = core.driver.linked_entry(pair.layer.id) if pair.against_parent else ""
         if recipe is not None:
             with recipe:
                 _rebuild(core, pair.layer, recipe, target)
+        elif entry:
+            from cstorage.store.additional_layers import write_blob
+
+            write_blob(pair.layer, entry, target)
         else:
             core.driver.write_diff(
                 pair.layer.id,

@@ -15,7 +15,7 @@ import os
 from typing import TYPE_CHECKING, BinaryIO
 
 from cstorage import events as ev
-from cstorage.errors import LayerUnknown, StorageError
+from cstorage.errors import DriverError, LayerUnknown, StorageError
 from cstorage.model import DiffSummary, Layer
 from cstorage.store import lookup
 from cstorage.store.exchange import can_exchange
@@ -112,6 +112,14 @@ def _marked(root: str) -> bool:
     return False
 
 
+def _check_own(core: Core, layer: Layer) -> None:
+    if entry := core.driver.linked_entry(layer.id):
+        raise DriverError(
+            f"the content of layer {layer.id} is in the additional layer store at {entry}",
+            hint="make a layer on top of it, and change that",
+        )
+
+
 def apply_diff(
     core: Core, key: str, source: ByteSource, options: ApplyOptions | None = None
 ) -> DiffSummary:
@@ -120,6 +128,7 @@ def apply_diff(
     Raises ``LayerUnknown``, ``ArchiveError``, ``DriverError``.
     """
     layer = lookup.layer(core.state, key)
+    _check_own(core, layer)
     root = core.driver.content_root(layer.id)
     with core.work() as work, core.work_beside(root, work) as tree_work:
         if (
@@ -165,6 +174,7 @@ def replace_content(
     """
     if core.joint is not None:
         raise StorageError("staged content cannot replace a layer's inside a larger transaction")
+    _check_own(core, layer)
     keys = tuple(dict.fromkeys(key for key in (diff.recipe, diff.manifest, *contents) if key))
     swap = Swap(layer.id, os.stat(tree).st_ino, diff.recipe)
     if tree_work is work:

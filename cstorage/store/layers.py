@@ -15,6 +15,7 @@ from cstorage.errors import (
     ContentChanged,
     DuplicateID,
     DuplicateName,
+    NotSupported,
     ParentIsContainer,
     StorageError,
 )
@@ -27,6 +28,8 @@ from cstorage.store.mapping import MapOptions, effective, stored
 from cstorage.store.workspace import Intent, Workspace
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from cstorage.archive.apply import ApplyOptions
     from cstorage.archive.compression import ByteSource
     from cstorage.drivers.contract import Prepared
@@ -188,6 +191,28 @@ def create(
                 tx.publish(prepared)
                 adopt_contents(tx, work, contents)
                 tx.emit(created(tx, base, id_, request, diff, blobs))
+    return lookup.layer(core.state, id_)
+
+
+def create_linked(core: Core, request: LayerRequest, entry: Path, diff: DiffSummary) -> Layer:
+    """Create a layer whose content is that of an additional layer store's entry.
+
+    ``diff`` is recorded as it is. Raises ``LayerUnknown`` (parent), ``ParentIsContainer``,
+    ``DuplicateID``, ``DuplicateName``, ``DriverError``, ``NotSupported``; nothing is left.
+    """
+    base = check(core, core.catalogue, request, staged=True)
+    id_ = LayerID(request.id) if request.id else new_layer_id(core.state)
+    request = request._replace(id=id_, parent=base.parent)
+    if base.maps:
+        raise NotSupported("the parent's ID maps would have to be applied to linked content")
+    with core.work(image=True) as work, prepare(core, base, id_, request, work) as prepared:
+        core.driver.link(prepared, entry)
+        core.driver.make_durable(prepared)
+        work.declare(Intent(core.driver.name, (id_,), ()))
+        with core.transaction() as tx:
+            check(core, tx.catalogue, request, staged=True)
+            tx.publish(prepared)
+            tx.emit(created(tx, base, id_, request, diff))
     return lookup.layer(core.state, id_)
 
 
