@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from cstorage.store.core import Core
     from journal import Writer
 
+_FRAME_BYTES_MAX = 16 << 20
+"""Most bytes that one frame of the journal holds, apart from who did it and why."""
+
 
 class Transaction:
     """Events and content that become part of the store together, or not at all.
@@ -180,15 +183,7 @@ class Transaction:
             for key, path in self._contents.items():
                 core.content.adopt(path, key)
             if self.events:
-                from cstorage.events import codec
-
-                self.writer.commit(
-                    [codec.encode(event) for event in self.events],
-                    actor=list(self.actor),
-                    reason=self.reason,
-                    schema=ev.SCHEMA,
-                    use_reserve=self._trash is not None and not self._prepared,
-                )
+                self._append(use_reserve=self._trash is not None and not self._prepared)
         except journal_api.WriterPoisoned:
             # Whether the frame is durable is unknown; what was moved stays for the next sweep.
             raise
@@ -206,6 +201,21 @@ class Transaction:
         except (StorageError, OSError):
             return  # the change is made; what could not be moved out yet is left to a sweep
         self._unsettled = False
+
+    def _append(self, *, use_reserve: bool) -> None:
+        from cstorage.events import codec
+
+        encoded = [codec.encode(event) for event in self.events]
+        try:
+            self.writer.commit(
+                encoded,
+                actor=list(self.actor),
+                reason=self.reason,
+                schema=ev.SCHEMA,
+                use_reserve=use_reserve,
+            )
+        except journal_api.InvalidRecord as error:
+            raise _refused(self.events, encoded, error) from error
 
     def _clear_the_way(self, layer: str) -> None:
         """A tree without a record gives way to the layer of its ID, as in the original."""
@@ -324,3 +334,28 @@ class Transaction:
             refused = contextlib.suppress(StorageError, OSError)
             with refused, translated(), self.core.journal.writer() as writer:
                 writer.refill_reserve()
+
+
+def _refused(
+    events: Sequence[ev.Event], encoded: Sequence[object], error: journal_api.InvalidRecord
+) -> Exception:
+    """Why a transaction is too large: which item brings most of it, and what to do instead."""
+    import cbor2
+
+    sizes = [len(cbor2.dumps(raw)) for raw in encoded]
+    if sum(sizes) < _FRAME_BYTES_MAX:
+        return error
+    size = max(sizes)
+    if size < _FRAME_BYTES_MAX:
+        return StorageError(
+            f"{len(events)} changes of {sum(sizes)} bytes in one transaction; 16 MiB at most",
+            hint="make several transactions of them",
+        )
+    event = events[sizes.index(size)]
+    field = max(event._fields, key=lambda name: len(repr(getattr(event, name))))
+    kind = Kind(getattr(event, "kind", type(event).__name__[:1].lower())).name.lower()
+    return StorageError(
+        f"{kind} {getattr(event, 'id', '')}: {field.replace('_', ' ')} of {size} bytes; "
+        "one change of the store holds 16 MiB at most",
+        hint="keep it in a big data item, which may be of any size",
+    )
