@@ -316,6 +316,7 @@ def test_a_lost_name_stays_in_the_losers_history(store):
 
 
 LARGE = 17 << 20
+FLAGS = {"flag": "x" * LARGE}
 
 
 @pytest.mark.parametrize(
@@ -324,9 +325,9 @@ LARGE = 17 << 20
         ("layer here: metadata of", lambda s: s.set_metadata("here", "x" * LARGE)),
         ("layer here: names of", lambda s: s.set_names("here", ["x" * LARGE])),
         ("image new: metadata of", lambda s: s.create_image("new", metadata="x" * LARGE)),
-        ("container new: flags of", lambda s: s.create_container("", "new", flags={"f": "x" * LARGE})),
+        ("container new: flags of", lambda s: s.create_container(id="new", flags=FLAGS)),
     ],
-)  # fmt: skip
+)
 def test_what_no_change_can_hold_is_named_with_the_way_out(place, what, change):
     """And nothing is left of it."""
     store = place.open()
