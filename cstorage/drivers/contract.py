@@ -210,6 +210,9 @@ class DriverReader(Protocol):
         Such a layer can be read and mounted like any other, and not be written to.
         """
 
+    def damage(self, layer_id: str, parent: str, /) -> list[str]:
+        """What is wrong with the driver's own files of a layer that rests on ``parent``."""
+
     def is_mounted(self, layer_id: str) -> bool:
         """What the kernel says, not what was recorded."""
 
@@ -317,6 +320,9 @@ class GraphDriver(DriverReader, Protocol):
 
     def unmount(self, layer_id: str) -> None:
         """Undo ``mount``; nothing happens if it is not mounted."""
+
+    def mend(self, layer_id: str, parent: str, /) -> None:
+        """Put right what ``damage`` finds, as far as that is possible."""
 
     def cleanup(self) -> None:
         """Release the driver's own mounts (shutdown)."""

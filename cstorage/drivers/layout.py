@@ -204,23 +204,38 @@ def make_link(home: str, name: str, layer_id: str) -> None:
     target = f"../{layer_id}/diff"
     path = f"{home}/{LINKS}/{name}"
     try:
-        os.symlink(target, path)
+        try:
+            os.symlink(target, path)
+        except FileNotFoundError:
+            os.mkdir(f"{home}/{LINKS}", 0o755)
+            os.symlink(target, path)
     except FileExistsError:
         if os.readlink(path) != target:
             raise DriverError(f"{path} already leads to {os.readlink(path)}") from None
+
+
+def links_to(home: str, layer_id: str) -> list[str]:
+    """Short names that lead to a layer, sorted."""
+    target = f"../{layer_id}/diff"
+    found = []
+    try:
+        names = os.listdir(f"{home}/{LINKS}")
+    except FileNotFoundError:
+        return []
+    for name in names:
+        try:
+            if os.readlink(f"{home}/{LINKS}/{name}") == target:
+                found.append(name)
+        except OSError:
+            continue
+    return sorted(found)
 
 
 def remove_links(home: str, layer_id: str, name: str | None) -> bool:
     """Remove the short name of a layer; without a name, look for links that lead to the layer."""
     target = f"../{layer_id}/diff"
     folder = f"{home}/{LINKS}"
-    if name is not None:
-        names = [name]
-    else:
-        try:
-            names = os.listdir(folder)
-        except FileNotFoundError:
-            return False
+    names = [name] if name is not None else links_to(home, layer_id)
     removed = False
     for candidate in names:
         path = f"{folder}/{candidate}"

@@ -517,6 +517,44 @@ class OverlayDriver(TreeDriver):
             return
         super().write_diff(layer_id, parent, sink, maps=maps, parent_maps=parent_maps)
 
+    # -- damage ----------------------------------------------------------------------------------
+
+    def damage(self, layer_id: str, parent: str, /) -> list[str]:
+        layer = self.homes.find(layer_id)
+        if layer is None or not layer.own:
+            return []  # the mount says so
+        found = []
+        try:
+            if layout.link_name(layer.path) is None:
+                found.append(f"{layer.path}/link: no such file or directory")
+            if parent and not layout.lower_names(layer.path):
+                found.append(f"{layer.path}/lower: no such file or directory")
+        except DriverError as error:
+            found.append(str(error))
+        return found
+
+    def mend(self, layer_id: str, parent: str, /) -> None:
+        if not self.damage(layer_id, parent):
+            return
+        layer = self._own_layer(layer_id)
+        try:
+            name = layout.link_name(layer.path)
+        except DriverError:
+            name = None
+        if name is None:
+            name = next(iter(layout.links_to(layer.home, layer_id)), layout.new_link_name())
+            _replace(f"{layer.path}/link", name)
+        layout.make_link(layer.home, name, layer_id)
+        try:
+            whole = not parent or bool(layout.lower_names(layer.path))
+        except DriverError:
+            whole = False
+        if not whole:
+            below = self.homes.get(parent).path
+            links = (layout.link_name(below), *layout.lower_names(below))
+            _replace(f"{layer.path}/lower", ":".join(f"{layout.LINKS}/{x}" for x in links if x))
+        publication.sync_directory(layer.path)
+
     # -- the store's questions -------------------------------------------------------------------
 
     def status(self) -> list[tuple[str, str]]:
@@ -578,6 +616,17 @@ def _truth(value: bool) -> str:
 def _own(path: str, owner: tuple[int, int]) -> None:
     if owner != (os.geteuid(), os.getegid()):
         os.chown(path, *owner)
+
+
+def _replace(path: str, text: str) -> None:
+    draft = f"{path}.new"
+    try:
+        os.unlink(draft)
+    except FileNotFoundError:
+        pass
+    _write(draft, text)
+    publication.sync_file(draft)
+    os.rename(draft, path)
 
 
 def _write(path: str, text: str) -> None:

@@ -52,6 +52,12 @@ class TreeDriver(ABC):
         """The maps of a layer's own files on disk."""
         return maps
 
+    def damage(self, _layer_id: str, _parent: str, /) -> list[str]:
+        return []
+
+    def mend(self, _layer_id: str, _parent: str, /) -> None:
+        return  # there is nothing but content
+
     def linked_entry(self, layer_id: str) -> str:
         del layer_id
         return ""

@@ -183,6 +183,11 @@ def _check_layer(
 ) -> Iterator[Exception]:
     if options.layer_data:
         yield from _blob_findings(core, layer, err.LayerDataMissing, err.LayerDataMissing)
+    broken = [] if layer.read_only else core.driver.damage(layer.id, layer.parent)
+    if broken and options.layer_mountable:
+        # The layer cannot be read as it was meant before this is put right.
+        yield from (err.LayerDirectoryDamaged(f"layer {layer.id}: {text}") for text in broken)
+        return
     whole = True
     if options.layer_digests and layer.diff.uncompressed_digest:
         found = list(integrity.findings(core, layer))
@@ -190,8 +195,14 @@ def _check_layer(
         yield from found
     if layer.read_only:
         return
+    if options.layer_data:
+        damaged = integrity.damaged_list(core, layer)
+        if damaged:
+            yield err.LayerFileListDamaged(f"layer {layer.id}: {damaged}")
     if options.layer_mountable:
-        yield from _check_mountable(core, state, layer)
+        unmountable = list(_check_mountable(core, state, layer))
+        whole = whole and not unmountable
+        yield from unmountable
     if options.layer_contents and whole and layer.diff.manifest:
         yield from _check_contents(core, state, layer)
 
@@ -217,8 +228,13 @@ def _check_mountable(core: Core, state: State, layer: Layer) -> Iterator[Excepti
 def _check_contents(core: Core, state: State, layer: Layer) -> Iterator[Exception]:
     from cstorage.store.contents import differences
 
-    for difference in differences(core, state, layer):
-        yield err.LayerContentModified(f"layer {layer.id}: {difference}")
+    try:
+        for difference in differences(core, state, layer):
+            yield err.LayerContentModified(f"layer {layer.id}: {difference}")
+    except (ContentDamaged, err.ArchiveError):
+        return  # a file list of the chain is damaged, which is a finding of the layer it is of
+    except (err.StorageError, OSError) as error:
+        yield err.CheckError(f"layer {layer.id}: {error}")
 
 
 def _check_containers(core: Core, state: State, options: CheckOptions, report: Report) -> None:

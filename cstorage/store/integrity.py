@@ -66,6 +66,17 @@ def findings(core: Core, layer: Layer) -> Iterator[err.CheckError]:
         )
 
 
+def damaged_list(core: Core, layer: Layer) -> str:
+    """What is wrong with the manifest of a layer, "" if nothing is or there is none."""
+    if not layer.diff.manifest:
+        return ""
+    try:
+        core.content.read(layer.diff.manifest)
+    except (ContentDamaged, OSError) as error:
+        return str(error)
+    return ""
+
+
 def changed_files(core: Core, layer: Layer) -> Iterator[str]:
     """The layer's own files that do not hold what was recorded, one line for each.
 
@@ -73,12 +84,12 @@ def changed_files(core: Core, layer: Layer) -> Iterator[str]:
     finding already and wants to know more.
     """
     from cstorage.archive.manifest import ManifestReader, Mark, hasher_of
-    from cstorage.archive.reader import shown
 
     if not layer.diff.manifest or layer.read_only:
         return
     try:
         payloads = core.driver.payloads(layer.id)
+        root = os.fsencode(core.driver.content_root(layer.id))
         try:
             with core.content.open(layer.diff.manifest) as stored:
                 reader = ManifestReader(stored)
@@ -89,7 +100,8 @@ def changed_files(core: Core, layer: Layer) -> Iterator[str]:
                     try:
                         descriptor = payloads(entry.path)
                     except err.ContentChanged:
-                        yield f"open {shown(entry.path)}: no such file or directory"
+                        there = os.path.lexists(os.path.join(root, entry.path))
+                        yield _mismatch(entry.path) if there else _missing(entry.path)
                         continue
                     digest = hasher()
                     with open(descriptor, "rb", buffering=0) as file:
@@ -97,8 +109,20 @@ def changed_files(core: Core, layer: Layer) -> Iterator[str]:
                         while piece := file.read(_PIECE):
                             digest.update(piece)
                     if size != entry.size or (entry.digest and digest.digest() != entry.digest):
-                        yield f"file integrity checksum failed for {shown(entry.path)}"
+                        yield _mismatch(entry.path)
         finally:
             payloads.close()
     except (err.StorageError, OSError):
         return
+
+
+def _mismatch(path: bytes) -> str:
+    from cstorage.archive.reader import shown
+
+    return f"file integrity checksum failed for {shown(path)}"
+
+
+def _missing(path: bytes) -> str:
+    from cstorage.archive.reader import shown
+
+    return f"open {shown(path)}: no such file or directory"
