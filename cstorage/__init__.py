@@ -15,7 +15,7 @@ events in ``cstorage.events``.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from journal.plain import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cstorage.store.mapping import MapOptions

@@ -19,9 +19,9 @@ Rules (semantics §9):
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cstorage.errors import ConfigError
+from journal.plain import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -9,10 +9,10 @@ Sources: semantics §2.10, §4.10, §10; cli §2.6.
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, NamedTuple
 
 from cstorage.errors import InvalidMappings, NoAvailableIDs, StorageError
 from cstorage.model import IDMap, IDMapEntry, IDMaps
+from journal.plain import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -9,8 +9,6 @@ Rules of this package:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from journal.errors import (
     Conflict,
     DuplicateTransaction,
@@ -31,6 +29,7 @@ from journal.errors import (
 )
 from journal.facade import Journal, Writer
 from journal.frame import Frame, Transaction
+from journal.plain import TYPE_CHECKING, Any
 from journal.position import Position
 from journal.reader import Reader
 

@@ -147,6 +147,4 @@ def check_signature(note: str, verifier: str) -> Checkpoint:
 def check_journal(journal: Journal, checkpoint: Checkpoint) -> bool:
     """Whether the log still extends the checkpoint."""
     leaves = Leaves(journal)
-    return (
-        checkpoint.size <= len(leaves.hashes) and leaves.root(checkpoint.size) == checkpoint.root
-    )
+    return checkpoint.size <= len(leaves.hashes) and leaves.root(checkpoint.size) == checkpoint.root

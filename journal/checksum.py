@@ -5,15 +5,16 @@ Rules of this module:
 * Id 1 is CRC-32C (Castagnoli), id 2 is CRC-32 of zlib, used where no CRC-32C wheel exists. A
   segment names its algorithm; a reader that lacks it says so instead of guessing.
 * ``extend(seed, data)`` continues a checksum; both algorithms have this order of arguments here.
-* Chain id 1 is SHA-256.
+* Chain id 1 is SHA-256. OpenSSL's is several times quicker than the interpreter's own and takes
+  milliseconds to load, so it is loaded by who has hashed a mebibyte.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from hashlib import sha256
 
 from journal.errors import UnsupportedFormat
+from journal.plain import Any, compiled
 
 CRC32C = 1
 CRC32 = 2
@@ -21,6 +22,45 @@ SHA256 = 1
 
 Extend = Callable[[int, bytes], int]
 _extends: dict[int, Extend] = {}
+
+
+def _own_sha256() -> Any:
+    """The SHA-256 that the interpreter brings, else OpenSSL's."""
+    for name in ("_sha2", "_sha256"):
+        try:
+            return __import__(name).sha256
+        except ImportError:
+            continue
+    import hashlib
+
+    return hashlib.sha256
+
+
+def _own_blake2b() -> Any:
+    """BLAKE2b without what ``hashlib`` imports for other algorithms."""
+    try:
+        return __import__("_blake2").blake2b
+    except ImportError:
+        import hashlib
+
+        return hashlib.blake2b
+
+
+blake2b = _own_blake2b()
+_sha256 = _own_sha256()
+_before_openssl = 1 << 20
+
+
+def sha256(data: bytes) -> Any:
+    """The hash object of ``data``, as ``hashlib`` makes it."""
+    global _sha256, _before_openssl  # noqa: PLW0603 - late import
+    if _before_openssl > 0:
+        _before_openssl -= len(data)
+        if _before_openssl <= 0:
+            import hashlib
+
+            _sha256 = hashlib.sha256
+    return _sha256(data)
 
 
 def _zlib() -> Extend:
@@ -38,12 +78,11 @@ def extender(algorithm: int) -> Extend:
     if found is None:
         if algorithm == CRC32C:
             try:
-                import google_crc32c
+                found = compiled("google_crc32c", "_crc32c").extend
             except ImportError as error:
                 raise UnsupportedFormat(
                     "the journal uses CRC-32C: install google-crc32c"
                 ) from error
-            found = google_crc32c.extend
         elif algorithm == CRC32:
             found = _zlib()
         else:
@@ -63,4 +102,5 @@ def preferred() -> int:
 
 def chain(previous: bytes, data: bytes) -> bytes:
     """SHA-256 of the previous link and the stored bytes."""
-    return sha256(previous + data).digest()
+    digest: bytes = sha256(previous + data).digest()
+    return digest

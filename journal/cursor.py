@@ -12,13 +12,12 @@ Rules of this module:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from journal import frame as fr
 from journal import segment as sg
 from journal.checksum import Extend, extender
 from journal.errors import JournalDamaged, ResyncRequired
 from journal.fs import O_RDONLY, Fs, read_range
+from journal.plain import TYPE_CHECKING
 from journal.position import Position
 
 if TYPE_CHECKING:
@@ -102,7 +101,7 @@ class Cursor:
         self.last_promise = 0
         self.size = 0
         if number:
-            self._enter(number)
+            self.enter(number)
         elif start is None:
             numbers = sg.listing(fs, f"{root}/{sg.FOLDER}")
             archived = sg.listing_archive(fs, f"{root}/{ARCHIVE}")
@@ -112,7 +111,7 @@ class Cursor:
                 numbers.insert(0, archived.pop())
             if not numbers:
                 raise JournalDamaged(f"{root}: no segment is left: restore them from a copy")
-            self._enter(numbers[0])
+            self.enter(numbers[0])
         else:
             self.seek(start)
 
@@ -122,7 +121,7 @@ class Cursor:
     def position(self) -> Position:
         return Position(self.header.number, self.offset, self.sequence, self.link)
 
-    def _enter(self, number: int) -> None:
+    def enter(self, number: int) -> None:
         handle = open_segment(self._fs, self._root, number)
         try:
             header = sg.parse(handle.read(sg.HEADER_SIZE, 0))
@@ -154,7 +153,7 @@ class Cursor:
     def seek(self, place: Position) -> None:
         """Go to a position obtained earlier, after proving that its link is in this history."""
         try:
-            self._enter(place.segment)
+            self.enter(place.segment)
         except FileNotFoundError:
             raise ResyncRequired(
                 f"segment {place.segment} is gone: start from a snapshot"

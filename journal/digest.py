@@ -9,7 +9,7 @@ Rules of this module:
 
 from __future__ import annotations
 
-from hashlib import sha256
+from journal.checksum import sha256
 
 _MASK = (1 << 256) - 1
 

@@ -13,8 +13,7 @@ Rules of this module:
 from __future__ import annotations
 
 import os
-from _thread import LockType, allocate_lock, get_ident
-from typing import TYPE_CHECKING, Any
+from _thread import LockType, RLock, allocate_lock
 from weakref import WeakSet
 
 from journal import clock as clocks
@@ -29,6 +28,7 @@ from journal.errors import (
     JournalNotFound,
     JournalReadOnly,
 )
+from journal.plain import TYPE_CHECKING, Any
 from journal.position import Position
 from journal.reader import Reader
 
@@ -97,8 +97,7 @@ class Journal:
         self._appender = appender
         self._hint = hint
         self._alive = [True]
-        self._gate = allocate_lock()  # one writing thread at a time
-        self._owner = 0
+        self._gate = RLock()  # one writing thread at a time; knows whose it is, see ``Writer``
         self._queue_lock = allocate_lock()
         self._queue: list[_Waiting] = []
         self._leading = False
@@ -196,6 +195,11 @@ class Journal:
         if self._appender is None:
             raise JournalReadOnly(f"{self.root} is open for reading: open it with mode 'w'")
         return self._appender
+
+    @property
+    def _mine(self) -> bool:
+        """Whether this thread is the one that writes (``threading.Condition`` asks the same)."""
+        return bool(self._gate._is_owned())  # type: ignore[attr-defined]
 
     @property
     def position(self) -> Position:
@@ -301,7 +305,7 @@ class Journal:
             events, actor=actor, reason=reason, txid=txid, expected=expected, schema=schema,
             use_reserve=use_reserve,
         )  # fmt: skip
-        if self._owner == get_ident():
+        if self._mine:
             raise JournalError("commit on the journal inside its writer block: use the writer's")
         waiting = _Waiting(request)
         with self._queue_lock:
@@ -315,9 +319,7 @@ class Journal:
                 self._give_up(waiting)
                 raise
         if not waiting.done:
-            self._lead(
-                appender, waiting, self.lock_timeout_s if timeout_s is None else timeout_s
-            )
+            self._lead(appender, waiting, self.lock_timeout_s if timeout_s is None else timeout_s)
         if request.error is not None:
             raise request.error
         if request.result is None:
@@ -330,36 +332,29 @@ class Journal:
         """Commit the queue (our own request is its head), then pass the lead on."""
         batch: list[_Waiting] = [own]
         taken = False
+        gate = self._gate
         try:
-            if not self._gate.acquire(True, timeout_s if timeout_s > 0 else 0.001):
-                from journal.errors import LockTimeout
-
-                raise LockTimeout(
-                    f"{self.root}: another thread of this process has been writing for "
-                    f"{timeout_s:g} s", "another thread of this process",
-                )  # fmt: skip
-            try:
-                self._check()
-                self._owner = get_ident()
-                appender.acquire(timeout_s)
-                try:
-                    if appender.durability == "group" and len(self._queue) < 2:
-                        self.clock.sleep(GROUP_WAIT_S)
-                    with self._queue_lock:
-                        batch = self._take()
-                        taken = True
-                    appender.append([item.request for item in batch])
-                finally:
-                    appender.release()
-            finally:
-                self._owner = 0
-                self._gate.release()
+            if not gate.acquire(True, timeout_s if timeout_s > 0 else 0.001):
+                raise self._busy(timeout_s)
+            self._check()
+            appender.acquire(timeout_s)
+            if appender.log.durability == "group" and len(self._queue) < 2:
+                self.clock.sleep(GROUP_WAIT_S)
+            with self._queue_lock:
+                batch = self._take()
+                taken = True
+            appender.append([item.request for item in batch])
         except BaseException as error:
             for item in batch:
                 undecided = item.request.result is None and item.request.error is None
                 if undecided and (item is own or isinstance(error, Exception)):
                     item.request.error = error
         finally:
+            if self._mine:
+                try:
+                    appender.release()
+                finally:
+                    gate.release()
             with self._queue_lock:
                 if not taken and own in self._queue:
                     self._queue.remove(own)
@@ -371,6 +366,12 @@ class Journal:
                 item.done = True
                 if item is not own:
                     item.wake.release()
+
+    def _busy(self, timeout_s: float) -> JournalError:
+        from journal.errors import LockTimeout
+
+        who = "another thread of this process"
+        return LockTimeout(f"{self.root}: {who} has been writing for {timeout_s:g} s", who)
 
     def _take(self) -> list[_Waiting]:
         count = size = 0
@@ -447,7 +448,7 @@ class Journal:
             return
         appender = self._appender
         if appender is not None:
-            if self._owner == get_ident():
+            if self._mine:
                 raise JournalError("close inside a writer block")
             with self._gate:
                 try:
@@ -478,40 +479,41 @@ class Writer:
         self.held = False
 
     def __enter__(self) -> Writer:
+        # An interrupt may come after any call, also before its result is seen. So nothing here
+        # rests on a result: the gate knows its owner, and releasing the lock twice does no harm.
+        # After the last line nothing is called before the block begins.
         journal = self._journal
         appender = journal._writing()
-        if journal._owner == get_ident():
+        if journal._mine:
             raise JournalError("a writer block inside a writer block")
-        if not journal._gate.acquire(True, max(self._timeout_s, 0.001)):
-            from journal.errors import LockTimeout
-
-            raise LockTimeout(
-                f"{journal.root}: another thread of this process has been writing for "
-                f"{self._timeout_s:g} s",
-                "another thread of this process",
-            )
         try:
+            if not journal._gate.acquire(True, max(self._timeout_s, 0.001)):
+                raise journal._busy(self._timeout_s)
             journal._check()
             appender.acquire(self._timeout_s)
+            self.held = True
+            return self
         except BaseException:
-            journal._gate.release()
+            self._leave(appender)
             raise
-        journal._owner = get_ident()
-        self.held = True
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.held = False
         journal = self._journal
-        journal._owner = 0
-        if not journal._alive[0]:  # forked inside the block: the lock is the parent's
-            return
-        try:
-            appender = journal._appender
-            if appender is not None:
+        if journal._alive[0] and journal._appender is not None:  # else forked inside the block
+            self._leave(journal._appender)
+
+    def _leave(self, appender: Appender) -> None:
+        if self._journal._mine:
+            try:
                 appender.release()
-        finally:
-            journal._gate.release()
+            finally:
+                self._journal._gate.release()
+
+    def __del__(self) -> None:
+        # Only after an interrupt on the first instruction of ``__exit__``.
+        if self.held:
+            self.__exit__()
 
     def _check(self) -> Appender:
         if not self.held:
@@ -550,11 +552,7 @@ class Writer:
 
     def rotate(self) -> None:
         """Seal the last segment now, if it holds events."""
-        appender = self._check()
-        cursor = appender.cursor
-        assert cursor is not None
-        if not cursor.sealed and cursor.sequence >= cursor.header.first_sequence:
-            appender.rotate()
+        self._check().rotate()
 
     def spend_reserve(self) -> bool:
         """Give the reserve to whoever needs room to remove something; False if there is none."""

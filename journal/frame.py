@@ -15,12 +15,12 @@ Rules of this module:
 
 from __future__ import annotations
 
-from hashlib import sha256
 from struct import Struct
-from typing import TYPE_CHECKING, Any, NamedTuple
 
+from journal.checksum import sha256
 from journal.codec import decode
 from journal.errors import InvalidRecord, UnsupportedFormat
+from journal.plain import TYPE_CHECKING, Any, NamedTuple
 from journal.position import Position
 
 if TYPE_CHECKING:

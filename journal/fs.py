@@ -14,7 +14,9 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-from typing import TYPE_CHECKING
+from struct import Struct
+
+from journal.plain import TYPE_CHECKING
 
 O_RDONLY = os.O_RDONLY | os.O_CLOEXEC
 O_RDWR = os.O_RDWR | os.O_CLOEXEC
@@ -56,6 +58,9 @@ if TYPE_CHECKING:  # protocols cost a millisecond of every start
         def chmod(self, path: str, mode: int, /) -> None: ...
         def sync_directory(self, path: str, /) -> None: ...
         def flock(self, fd: int, operation: int, /) -> None: ...
+        def enqueue(self, fd: int, number: int, /) -> bool: ...
+        def waiting(self, fd: int, number: int, /) -> bool: ...
+        def dequeue(self, fd: int, /) -> None: ...
         def allocate(self, fd: int, size: int, /) -> None: ...
         def map(self, fd: int, size: int, /) -> Any: ...
         def network(self, path: str, /) -> str: ...
@@ -66,6 +71,22 @@ _NETWORK_NAMES = frozenset(
     ("nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "coda", "lustre", "gpfs",
      "fuse.sshfs", "fuse.glusterfs", "fuse.s3fs", "fuse.cephfs", "ncpfs")
 )  # fmt: skip
+
+
+_FLOCK = Struct("@hhqqi4x")
+_TAKEN = -1
+
+
+def _range(fd: int, command: int, kind: int, start: int, length: int) -> int:
+    """A call for an open file's byte locks; the type of lock that was found, ``_TAKEN``, or
+    ``F_UNLCK`` where there is no file or its file system has none."""
+    if fd < 0:
+        return fcntl.F_UNLCK
+    try:
+        found = fcntl.fcntl(fd, command, _FLOCK.pack(kind, os.SEEK_SET, start, length, 0))
+    except OSError as error:
+        return _TAKEN if error.errno in (errno.EAGAIN, errno.EACCES) else fcntl.F_UNLCK
+    return int(_FLOCK.unpack(found)[0])
 
 
 class OsFs:
@@ -86,6 +107,22 @@ class OsFs:
     listdir = staticmethod(os.listdir)
     chmod = staticmethod(os.chmod)
     flock = staticmethod(fcntl.flock)
+
+    # A queue of numbers, each a locked byte of a file. The locks belong to the open file, not to the
+    # process, and the kernel frees them with it. Where there are none, nobody ever waits.
+
+    def enqueue(self, fd: int, number: int, /) -> bool:
+        """Lock the byte ``number``; False if somebody else has it."""
+        return _range(fd, fcntl.F_OFD_SETLK, fcntl.F_WRLCK, number, 1) != _TAKEN
+
+    def waiting(self, fd: int, number: int, /) -> bool:
+        """Whether somebody else has a byte before ``number`` (0: any byte)."""
+        found = _range(fd, fcntl.F_OFD_GETLK, fcntl.F_WRLCK, 0, number)
+        return found == fcntl.F_WRLCK
+
+    def dequeue(self, fd: int, /) -> None:
+        """Unlock all bytes of this open file."""
+        _range(fd, fcntl.F_OFD_SETLK, fcntl.F_UNLCK, 0, 0)
 
     def mkdir(self, path: str, /) -> None:
         try:

@@ -12,13 +12,13 @@ Rules of this module:
 from __future__ import annotations
 
 import errno
-from hashlib import sha256
-from typing import TYPE_CHECKING, NamedTuple
 
 from journal import checksum
 from journal import segment as sg
+from journal.checksum import sha256
 from journal.errors import JournalDamaged, JournalExists, JournalNotFound, UnsupportedFormat
 from journal.fs import FULL, O_CREATE, Fs, publish, read_file
+from journal.plain import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from journal.clock import Clock
@@ -78,7 +78,7 @@ def _entries(fs: Fs, path: str) -> list[str]:
 
 def prepare(fs: Fs, root: str) -> None:
     """Make the folder so that the lock file can be opened; refuses a folder of something else."""
-    known = {FORMAT, sg.FOLDER, SNAPSHOTS, RECOVERED, RESERVE, SUSPECT, "lock", "durable",
+    known = {FORMAT, sg.FOLDER, SNAPSHOTS, RECOVERED, RESERVE, SUSPECT, "lock", "queue", "durable",
              "archive", f".{FORMAT}.tmp"}  # fmt: skip
     try:
         entries = fs.listdir(root)

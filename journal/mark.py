@@ -12,10 +12,10 @@ Rules of this module:
 from __future__ import annotations
 
 from struct import Struct
-from typing import NamedTuple
 from zlib import crc32
 
 from journal.fs import O_CREATE, O_RDONLY, Fs
+from journal.plain import NamedTuple
 
 NAME = "durable"
 _LAYOUT = Struct("<4s16sQQQQQ")
@@ -75,6 +75,15 @@ class MarkFile:
         self._boot_id = boot_id
         self.fd = -1
         self.folder = 0
+
+    def load(self) -> Mark | None:
+        """What the file says now."""
+        if self.fd < 0:
+            return load(self._fs, self._root, self._boot_id)
+        try:
+            return unpack(self._fs.pread(self.fd, SIZE, 0), self._boot_id, self.folder)
+        except OSError:
+            return None
 
     def store(self, segment: int, offset: int, sequence: int, epoch: int) -> None:
         try:

@@ -10,13 +10,12 @@ Rules of this module:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from journal import frame as fr
 from journal import mark as mk
 from journal import recovery
 from journal import segment as sg
 from journal.cursor import SEGMENT_FAULT, SHRUNK, STRUCTURE_FAULT, Cursor
+from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from journal.clock import Clock

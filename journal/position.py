@@ -9,9 +9,8 @@ Rules of this module:
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from journal.errors import InvalidRecord
+from journal.plain import NamedTuple
 
 
 class Position(NamedTuple):

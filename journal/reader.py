@@ -13,13 +13,12 @@ Rules of this module:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from journal import frame as fr
 from journal import mark as mk
 from journal import segment as sg
 from journal.cursor import SEGMENT_FAULT, SHRUNK, STRUCTURE_FAULT, Cursor
 from journal.errors import JournalClosed, JournalDamaged, ResyncRequired
+from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,7 +11,7 @@ Rules of this module:
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from journal.plain import NamedTuple
 
 # Where the first invalid byte is.
 LAST = "last segment"

@@ -284,9 +284,7 @@ class _Repair:
             try:
                 while cursor.read(None):
                     pass
-                seen, _ = observe(
-                    self.fs, self.clock, self.root, uuid, cursor, None, thorough=True
-                )
+                seen, _ = observe(self.fs, self.clock, self.root, uuid, cursor, None, thorough=True)
             finally:
                 cursor.close()
             row = recovery.decide(seen)
@@ -392,5 +390,3 @@ def clear_suspect(root: str, *, fs: Fs | None = None, clock: Clock | None = None
         fs.sync_directory(root)
     finally:
         held.close()
-
-

@@ -8,10 +8,9 @@ Rules of this module:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
-
 from journal import frame as fr
 from journal.errors import InvalidRecord
+from journal.plain import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from journal.position import Position

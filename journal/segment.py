@@ -11,12 +11,12 @@ Rules of this module:
 
 from __future__ import annotations
 
-from hashlib import sha256
 from struct import Struct
-from typing import TYPE_CHECKING, NamedTuple
 
 from journal import checksum
+from journal.checksum import sha256
 from journal.errors import UnsupportedFormat
+from journal.plain import TYPE_CHECKING, NamedTuple
 from journal.position import Position
 
 if TYPE_CHECKING:
@@ -53,7 +53,8 @@ class SegmentHeader(NamedTuple):
 
 def genesis(uuid: bytes) -> bytes:
     """The link before the first frame of a journal."""
-    return sha256(b"journal genesis\n" + uuid).digest()
+    link: bytes = sha256(b"journal genesis\n" + uuid).digest()
+    return link
 
 
 def name(number: int) -> str:
@@ -79,9 +80,7 @@ def listing_archive(fs: Fs, folder: str) -> list[int]:
     except FileNotFoundError:
         return []
     return sorted(
-        number
-        for entry in entries
-        if entry.endswith(".zst") and (number := number_of(entry[:-4]))
+        number for entry in entries if entry.endswith(".zst") and (number := number_of(entry[:-4]))
     )
 
 

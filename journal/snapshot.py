@@ -14,14 +14,13 @@ Rules of this module (docs/journal-format.md, section 7):
 from __future__ import annotations
 
 from array import array
-from hashlib import blake2b, sha256
 from struct import Struct
-from typing import TYPE_CHECKING, Any, NamedTuple
 
-from journal.checksum import CRC32C, Extend, extender, preferred
+from journal.checksum import CRC32C, Extend, blake2b, extender, preferred, sha256
 from journal.codec import decode, encode
 from journal.errors import InvalidRecord, SnapshotRefused, UnsupportedFormat
 from journal.fs import O_CREATE, O_RDONLY, Fs, write_all
+from journal.plain import TYPE_CHECKING, Any, NamedTuple
 from journal.position import Position
 
 if TYPE_CHECKING:

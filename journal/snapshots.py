@@ -12,13 +12,12 @@ Rules of this module (docs/journal-format.md, section 7):
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
-
 from journal import frame as fr
 from journal import snapshot as one
 from journal.cursor import Cursor
 from journal.errors import InvalidRecord, JournalError, SnapshotRefused, UnsupportedFormat
 from journal.layout import SNAPSHOTS
+from journal.plain import TYPE_CHECKING, Any, NamedTuple
 from journal.snapshot import Described, Snapshot
 
 if TYPE_CHECKING:
@@ -208,11 +207,10 @@ class Snapshots:
     def _old(self, entry: str) -> bool:
         """A temporary nobody has touched for an hour was left by a crash."""
         try:
-            age = self._journal.clock.time_ns() - self._journal.fs.stat(
-                f"{self.folder}/{entry}"
-            ).st_mtime_ns
+            age = (
+                self._journal.clock.time_ns()
+                - self._journal.fs.stat(f"{self.folder}/{entry}").st_mtime_ns
+            )
         except OSError:
             return False
         return age > 3600 * 10**9
-
-

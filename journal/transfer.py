@@ -161,7 +161,7 @@ def load(
                 )
             appender = journal._appender
             assert appender is not None
-            appender._stale = True  # whatever happens now, the tail is read again
+            appender.log.stale = True  # whatever happens now, the tail is read again
             frames = _append(fs, root, journal.uuid, start, chunks[1:])
         with journal.writer() as held:
             return Moved(start, held.tail, frames)
@@ -210,7 +210,7 @@ def _append(
                 if (
                     following.number != header.number + 1
                     or following.uuid != uuid
-                    or following.previous != place.link
+                    or following.previous != state
                     or following.first_sequence != place.sequence + 1
                 ):
                     raise InvalidRecord("the export's segments do not fit together")

@@ -329,9 +329,7 @@ def _tail(walk: _Walk, uuid: bytes, last: int) -> Position | None:
     try:
         while cursor.read(None):
             pass
-        seen, detail = observe(
-            walk.fs, walk.clock, walk.root, uuid, cursor, None, thorough=True
-        )
+        seen, detail = observe(walk.fs, walk.clock, walk.root, uuid, cursor, None, thorough=True)
         row = recovery.decide(seen)
         if row.verdict == recovery.REFUSE:
             walk.damage(cursor.header.number, cursor.offset, row.name, row.reason + detail)
@@ -388,5 +386,3 @@ def _replay(walk: _Walk, uuid: bytes, state: Reducer) -> bytes:
     finally:
         cursor.close()
     return state.digest()
-
-

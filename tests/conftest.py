@@ -33,6 +33,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="generated command sequences per driver, chosen afresh (default: a small fixed set)",
     )
     group.addoption(
+        "--archive-examples",
+        type=int,
+        default=0,
+        metavar="N",
+        help="generated archives for the byte-exact round trip, chosen afresh (default: 150)",
+    )
+    group.addoption(
         "--kill-points",
         type=int,
         default=0,

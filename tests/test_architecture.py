@@ -48,6 +48,9 @@ ONLY = {
     "journal": set(),
 }
 
+#: Names of the standard library in a lighter form: nobody learns anything of a journal from them.
+LIGHT = "journal.plain"
+
 #: The façade that ``import cstorage`` shows may name the store; it is above all rooms but the CLI.
 FACADE = "cstorage"
 
@@ -135,7 +138,7 @@ def imports_of(source: str, module: str, name: str, *, package: bool) -> Iterato
 def verdict(importer: str, imported: str) -> str | None:
     """Why ``importer`` (a module) may not import ``imported``; None if it may."""
     here, there = room_of(importer), room_of(imported)
-    if here is None or there is None or here == there:
+    if here is None or there is None or here == there or imported == LIGHT:
         return None
     if there == FACADE:
         return None if here == "cstorage.cli" else f"{here} reaches up to the façade"

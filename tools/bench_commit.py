@@ -21,8 +21,10 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 TOP = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(TOP))
@@ -54,7 +56,14 @@ def table(medians: dict[str, float], count: int, reference: str) -> None:
         print(f"  {name:<{width}}  {seconds / count * 1e6:10.1f} us  {ratio:6.2f} x {reference}")
 
 
-def one_writer(folder: Path, rounds: int) -> None:
+@contextmanager
+def committing(
+    folder: Path, count: int, *, same_bytes: bool = False
+) -> Iterator[dict[str, Callable[[], object]]]:
+    """Blocks of ``count`` durable commits by name: raw, journal, SQLite.
+
+    ``same_bytes``: the raw file gets as many bytes as the journal's frame has, not the payload.
+    """
     from journal import Journal
 
     record = os.urandom(RECORD_BYTES)
@@ -64,28 +73,53 @@ def one_writer(folder: Path, rounds: int) -> None:
     database.execute("PRAGMA journal_mode=WAL")
     database.execute("PRAGMA synchronous=FULL")
     database.execute("CREATE TABLE record (number INTEGER PRIMARY KEY, data BLOB)")
+    done = journal.commit([["measured", record]]).position
+    frame = journal.commit([["measured", record]]).position.offset - done.offset
+    appended = os.urandom(frame) if same_bytes else record
 
     def append() -> None:
-        for _ in range(COMMITS_PER_ROUND):
-            os.write(raw, record)
+        for _ in range(count):
+            os.write(raw, appended)
             os.fdatasync(raw)
 
     def commit() -> None:
-        for _ in range(COMMITS_PER_ROUND):
+        for _ in range(count):
             journal.commit([["measured", record]])
 
     def insert() -> None:
-        for _ in range(COMMITS_PER_ROUND):
+        for _ in range(count):
             database.execute("INSERT INTO record (data) VALUES (?)", (record,))
 
-    medians = interleaved(
-        {"append+fdatasync": append, "journal": commit, "SQLite WAL FULL": insert}, rounds
-    )
+    try:
+        yield {"append+fdatasync": append, "journal": commit, "SQLite WAL FULL": insert}
+    finally:
+        journal.close()
+        database.close()
+        os.close(raw)
+
+
+def one_writer(folder: Path, rounds: int) -> None:
+    with committing(folder, COMMITS_PER_ROUND) as candidates:
+        medians = interleaved(candidates, rounds)
     print(f"durable commits of {RECORD_BYTES} bytes, one writer")
     table(medians, COMMITS_PER_ROUND, "append+fdatasync")
-    journal.close()
-    database.close()
-    os.close(raw)
+
+
+def together(count: int, total: int, action: Callable[[int, int], object]) -> Callable[[], None]:
+    """``count`` threads that share ``total`` calls of ``action(thread, step)``."""
+
+    def work(number: int) -> None:
+        for step in range(total // count):
+            action(number, step)
+
+    def run() -> None:
+        crew = [threading.Thread(target=work, args=(number,)) for number in range(count)]
+        for thread in crew:
+            thread.start()
+        for thread in crew:
+            thread.join()
+
+    return run
 
 
 def threads(folder: Path, counts: list[int], rounds: int) -> None:
@@ -98,27 +132,12 @@ def threads(folder: Path, counts: list[int], rounds: int) -> None:
     store = cstorage.open(folder / "graph", folder / "run", driver="vfs")
     for number in range(max(counts)):
         store.create_image(id=f"image{number}")
-
-    def share(count: int, action: Callable[[int, int], object]) -> Callable[[], None]:
-        def work(number: int) -> None:
-            for step in range(COMMITS_PER_ROUND * 2 // count):
-                action(number, step)
-
-        def together() -> None:
-            crew = [threading.Thread(target=work, args=(number,)) for number in range(count)]
-            for thread in crew:
-                thread.start()
-            for thread in crew:
-                thread.join()
-
-        return together
-
     for title, action in (
         ("journal", lambda *_: journal.commit([["measured", record]])),
         ("store", lambda number, step: store.set_metadata(f"image{number}", f"text {step}")),
     ):
         candidates: dict[str, Callable[[], object]] = {
-            f"{count} threads": share(count, action) for count in counts
+            f"{count} threads": together(count, COMMITS_PER_ROUND * 2, action) for count in counts
         }
         medians = interleaved(candidates, rounds)
         print(f"durable commits of one process, {title}")
@@ -127,28 +146,33 @@ def threads(folder: Path, counts: list[int], rounds: int) -> None:
     journal.close()
 
 
+# Everybody says when it is ready and is told the common end: who is kept waiting while it starts
+# must not measure another stretch of time than the others.
 WRITER = """
 import json, sys, time
-sys.path.insert(0, sys.argv[3])
+sys.path.insert(0, sys.argv[2])
 import cstorage
 with cstorage.open(sys.argv[1] + "/graph", sys.argv[1] + "/run", driver="vfs") as store:
     key = store.create_image().id
+    print(flush=True)
     waits = []
-    end = time.monotonic() + float(sys.argv[2])
-    while time.monotonic() < end:
-        began = time.monotonic()
+    end = float(sys.stdin.readline())
+    began = time.monotonic()
+    while began < end:
         store.set_metadata(key, str(time.time_ns()))
-        waits.append(time.monotonic() - began)
+        now = time.monotonic()
+        waits.append((now - began, now <= end))
+        began = now
 print(json.dumps(waits))
 """
 READER = """
 import json, sys, time
-sys.path.insert(0, sys.argv[3])
+sys.path.insert(0, sys.argv[2])
 import cstorage
-from cstorage.store.history import entries_of
 with cstorage.open(sys.argv[1] + "/graph", sys.argv[1] + "/run", driver="vfs", read_only=True) as s:
+    print(flush=True)
     late = []
-    end = time.monotonic() + float(sys.argv[2])
+    end = float(sys.stdin.readline())
     reader = s._core.journal.reader(s._core.journal.position)
     while time.monotonic() < end:
         time.sleep(0.01)
@@ -162,29 +186,60 @@ print(json.dumps(late))
 """
 
 
+class Crowd(NamedTuple):
+    """What processes got done in a common stretch of time."""
+
+    rate: float
+    """Commits of all per second."""
+    counts: list[int]
+    """Commits of each writer."""
+    waits: list[float]
+    """Seconds of every commit, in order of length."""
+    late: list[float]
+    """Seconds of every look of a reader that had something to catch up with, in the same order."""
+
+
+def crew(
+    folder: Path, seconds: float, writers: int, readers: int, top: Path = TOP
+) -> Crowd:
+    """``writers`` and ``readers`` processes on the store in ``folder``, with the code in ``top``."""
+
+    def start(code: str) -> subprocess.Popen[str]:
+        words = [sys.executable, "-c", code, str(folder), str(top)]
+        pipe = subprocess.PIPE
+        return subprocess.Popen(words, stdin=pipe, stdout=pipe, text=True)
+
+    processes = [start(WRITER) for _ in range(writers)] + [start(READER) for _ in range(readers)]
+    for process in processes:
+        assert process.stdout is not None
+        process.stdout.readline()
+    end = time.monotonic() + seconds
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write(f"{end}\n")
+        process.stdin.flush()
+    said = [json.loads(process.communicate()[0]) for process in processes]
+    counts = [sum(within for _, within in one) for one in said[:writers]]
+    waits = sorted(wait for one in said[:writers] for wait, _ in one)
+    late = sorted(wait for one in said[writers:] for wait in one)
+    return Crowd(sum(counts) / seconds, counts, waits, late)
+
+
 def crowd(folder: Path, seconds: float, writers: int, readers: int) -> None:
     """Processes that write and read at once."""
     import cstorage
 
     with cstorage.open(folder / "graph", folder / "run", driver="vfs"):
         pass
-
-    def start(code: str) -> subprocess.Popen[str]:
-        words = [sys.executable, "-c", code, str(folder), str(seconds), str(TOP)]
-        return subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
-
-    alone = start(WRITER)
-    solo = json.loads(alone.communicate()[0])
-    crew = [start(WRITER) for _ in range(writers)]
-    audience = [start(READER) for _ in range(readers)]
-    waits = [json.loads(process.communicate()[0]) for process in crew]
-    late = sorted(x for process in audience for x in json.loads(process.communicate()[0]))
-    everything = sorted(x for one in waits for x in one)
-    counts = [len(one) for one in waits]
+    solo = crew(folder, seconds, 1, 0)
+    many = crew(folder, seconds, writers, readers)
     print(f"{writers} writing and {readers} reading processes, {seconds:g} s")
-    print(f"  commits/s {sum(counts) / seconds:.0f}; one writer alone {len(solo) / seconds:.0f}")
-    print(f"  commits of one process: least {min(counts)}, most {max(counts)}")
-    for title, values in (("wait for a commit", everything), ("catching up and a look", late)):
+    print(f"  commits/s {many.rate:.0f}; one writer alone {solo.rate:.0f}")
+    print(f"  commits of one process: least {min(many.counts)}, most {max(many.counts)}")
+    for title, values in (
+        ("wait for a commit", many.waits),
+        ("catching up and a look", many.late),
+    ):
         if values:
             p50, p99 = values[len(values) // 2], values[int(len(values) * 0.99)]
             print(
@@ -201,7 +256,8 @@ def main(words: list[str]) -> int:
     parser.add_argument("--writers", type=int, default=8)
     parser.add_argument("--readers", type=int, default=16)
     given = parser.parse_args(words)
-    with tempfile.TemporaryDirectory(prefix="cstorage-bench-") as folder:
+    # a helper of a store may still write
+    with tempfile.TemporaryDirectory(prefix="cstorage-bench-", ignore_cleanup_errors=True) as folder:
         if given.threads:
             threads(Path(folder), [int(n) for n in given.threads.split(",")], given.rounds)
         elif given.crowd:

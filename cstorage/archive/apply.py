@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from typing import Any, BinaryIO
 
 from cstorage.archive import header as tar
 from cstorage.archive.compression import ByteSource, Decompressor
@@ -28,6 +27,7 @@ from cstorage.archive.recipe import RecipeWriter, crc64
 from cstorage.archive.threads import Consumer, Producer
 from cstorage.errors import ArchiveLimitExceeded
 from cstorage.model import Compression, DiffSummary, Digest
+from journal.plain import Any, BinaryIO
 
 _CHUNK = 1 << 19  # decoded bytes handed around at a time
 _DEPTH = 32  # chunks ahead: enough that a thread which the scheduler lets wait stops no other

@@ -15,11 +15,11 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING
 
 from cstorage.archive.ids import to_host
 from cstorage.archive.reader import shown
 from cstorage.errors import ArchiveError
+from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cstorage.archive.options import ApplyOptions

@@ -6,6 +6,8 @@ Rules of this module:
   directory were ``/``: absolute symlinks and ``..`` stay inside it (``openat2`` with
   ``RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS``; kernels without it get a component-wise walk that
   interprets symlinks itself). Nothing is ever resolved through a path string of the host.
+* What is mounted below the directory is somebody else's: removing never enters it, and whoever
+  writes asks for ``one_mount`` (kernels without ``openat2`` cannot tell).
 * The last component of what is removed or described is never followed.
 * Attributes of things that cannot be opened (links, devices, pipes) are reached through
   ``/proc/self/fd/<descriptor>``, which names exactly the inode the descriptor holds.
@@ -19,11 +21,13 @@ import ctypes
 import errno
 import os
 import stat
-from typing import TYPE_CHECKING, Any
+
+from journal.plain import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+RESOLVE_NO_XDEV = 0x01
 RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_IN_ROOT = 0x10
 _SYS_OPENAT2 = 437  # the same number on every architecture (it is newer than their unification)
@@ -32,6 +36,7 @@ _DEEP = 48  # descriptors held at once while removing a tree
 
 _PAYLOAD = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW | os.O_CLOEXEC
 DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+_READABLE = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class _OpenHow(ctypes.Structure):
@@ -46,11 +51,11 @@ _libc: Any = None
 _openat2_missing = False
 
 
-def _openat2(root_fd: int, path: bytes, flags: int, mode: int) -> int:
+def _openat2(root_fd: int, path: bytes, flags: int, mode: int, more: int = 0) -> int:
     global _libc  # noqa: PLW0603
     if _libc is None:
         _libc = ctypes.CDLL(None, use_errno=True)
-    how = _OpenHow(flags | os.O_CLOEXEC, mode, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
+    how = _OpenHow(flags | os.O_CLOEXEC, mode, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | more)
     while True:
         fd = _libc.syscall(
             ctypes.c_long(_SYS_OPENAT2),
@@ -67,18 +72,24 @@ def _openat2(root_fd: int, path: bytes, flags: int, mode: int) -> int:
             raise OSError(code, os.strerror(code), path)
 
 
-def open_in_root(root_fd: int, path: bytes, flags: int, mode: int = 0) -> int:
+def open_in_root(
+    root_fd: int, path: bytes, flags: int, mode: int = 0, *, one_mount: bool = False
+) -> int:
     """Open ``path`` as if ``root_fd`` were ``/``; returns a new descriptor.
 
     An empty path or ``.`` is the root itself. ``mode`` counts only with ``O_CREAT``.
-    Raises ``OSError`` as ``open`` does (``ENOENT``, ``ENOTDIR``, ``ELOOP``…).
+    Raises ``OSError`` as ``open`` does (``ENOENT``, ``ENOTDIR``, ``ELOOP``…), with ``one_mount``
+    also ``EXDEV`` for a path that leads into something mounted below the root.
     """
     global _openat2_missing  # noqa: PLW0603
     if b"\0" in path:
         raise OSError(errno.EINVAL, "path contains a NUL byte", path)
     if not _openat2_missing:
         try:
-            return _openat2(root_fd, path or b".", flags, mode if flags & os.O_CREAT else 0)
+            return _openat2(
+                root_fd, path or b".", flags, mode if flags & os.O_CREAT else 0,
+                RESOLVE_NO_XDEV if one_mount else 0,
+            )  # fmt: skip
         except OSError as error:
             # EPERM is what old container sandboxes answer to calls they do not know.
             if error.errno not in (errno.ENOSYS, errno.EPERM) or _openat2_works():
@@ -226,11 +237,20 @@ def descriptor_path(fd: int, name: bytes = b"") -> bytes:
     return b"/proc/self/fd/%d/%s" % (fd, name) if name else b"/proc/self/fd/%d" % fd
 
 
+def open_folder(dir_fd: int, name: bytes) -> int:
+    """Open a directory's subdirectory for reading, neither through a link nor into a mount.
+
+    Raises ``OSError``: ``EXDEV`` if something is mounted there.
+    """
+    return open_in_root(dir_fd, name, _READABLE, one_mount=True)
+
+
 def remove_in(dir_fd: int, name: bytes) -> None:
     """Remove an entry and everything below it; a symlink is removed, never followed.
 
-    A missing entry is fine. Depth is not bounded by descriptors: directories deeper than
-    ``_DEEP`` levels are first moved up next to the top and removed from there.
+    A missing entry is fine; something mounted there, or below it, is ``EXDEV`` or ``EBUSY``. Depth
+    is not bounded by descriptors: directories deeper than ``_DEEP`` levels are first moved up next
+    to the top and removed from there.
     """
     try:
         os.unlink(name, dir_fd=dir_fd)
@@ -240,7 +260,7 @@ def remove_in(dir_fd: int, name: bytes) -> None:
     except OSError as error:
         if error.errno not in (errno.EISDIR, errno.EPERM):
             raise
-    top = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
+    top = open_folder(dir_fd, name)
     try:
         _empty(top)
     finally:
@@ -251,7 +271,6 @@ def remove_in(dir_fd: int, name: bytes) -> None:
 def _empty(top: int) -> None:
     """Remove everything in the directory ``top``."""
     moved = 0
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     while True:
         # (descriptor, name in its parent, names still to remove)
         stack = [(top, b"", list_names(top))]
@@ -278,7 +297,7 @@ def _empty(top: int) -> None:
                     moved += 1
                     os.rename(name, b".cstorage-deep-%d" % moved, src_dir_fd=fd, dst_dir_fd=top)
                     continue
-                child = os.open(name, flags, dir_fd=fd)
+                child = open_folder(fd, name)
                 stack.append((child, name, list_names(child)))
         finally:
             for fd, _, _ in stack[1:]:

@@ -12,13 +12,13 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import TYPE_CHECKING
 
 from cstorage.archive import beneath
 from cstorage.archive.ids import to_container
 from cstorage.archive.walk import Descent, open_child, scan, walk
 from cstorage.archive.whiteouts import OPAQUE_XATTRS, is_whiteout_device
 from cstorage.model import Change, ChangeKind, IDMaps
+from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -16,17 +16,19 @@ Errors: ``ArchiveTruncated`` for a stream that ends early, ``ArchiveError`` for 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, cast
+import io
 
 from cstorage.archive.header import BLOCK, parse
 from cstorage.archive.zstdframes import FrameWalker
 from cstorage.errors import ArchiveError, ArchiveTruncated, UnsupportedCompression
 from cstorage.model import Compression
+from journal.plain import TYPE_CHECKING, Any, Protocol, cast
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 CHUNK = 1 << 18
+_GZIP_BLOCK = 1 << 20
 """Compressed bytes read at a time."""
 
 _XZ_MEMORY_MAX = 192 << 20  # ``xz -9`` needs 65 MiB; more is refused rather than allocated
@@ -56,6 +58,31 @@ class ByteSink(Protocol):
     """Anything that can be written to."""
 
     def write(self, data: bytes, /) -> int | None: ...
+
+
+def taker(sink: ByteSink) -> Callable[[bytes | memoryview], None]:
+    """Writes everything to ``sink``, which may take a part at a time.
+
+    The caller may use a buffer again as soon as it was written: sinks that follow the rules of
+    ``io`` do not look at it any more, all others are given a copy.
+    """
+    put: Any = sink.write
+    if isinstance(sink, CompressingSink):
+        return put  # type: ignore[no-any-return]
+    if not isinstance(sink, io.IOBase):
+
+        def copied(data: bytes | memoryview) -> None:
+            put(bytes(data))
+
+        return copied
+
+    def write(data: bytes | memoryview) -> None:
+        taken = put(data)
+        while taken is not None and taken < len(data):
+            data = memoryview(data)[taken:]
+            taken = put(data)
+
+    return write
 
 
 def detect(prefix: bytes) -> Compression:
@@ -302,11 +329,14 @@ class CompressingSink:
     """Write plain bytes, ``close`` to end the stream; the inner sink is not closed."""
 
     def __init__(
-        self, sink: ByteSink, write: Callable[[bytes], object], finish: Callable[[], object]
+        self,
+        write: Callable[[bytes], object],
+        finish: Callable[[], object],
+        abort: Callable[[], object] | None = None,
     ) -> None:
-        self._sink = sink
         self._write = write
         self._finish = finish
+        self._abort = abort
         self._closed = False
 
     def write(self, data: bytes, /) -> int:
@@ -323,8 +353,12 @@ class CompressingSink:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:  # after an error there is nothing worth ending properly
+        if kind is None:
             self.close()
+        elif not self._closed:  # after an error there is nothing worth ending properly
+            self._closed = True
+            if self._abort is not None:
+                self._abort()
 
 
 def compressing(
@@ -333,58 +367,112 @@ def compressing(
     """A sink that compresses what it is given into ``sink``.
 
     ``level`` is the format's own (``None``: its usual one). ``threads`` is how many may compress
-    at once where the library offers it (zstd); 0 means one per processor. The output depends on
-    content, format, level and threads alone, never on the time.
+    at once where the library offers it (gzip up to level 3, zstd); 0 means one per processor. The
+    output depends on content, format, level and, with zstd, threads alone, never on the time.
     """
     if threads <= 0:
         import os
 
         threads = os.cpu_count() or 1
+    put = taker(sink)
     match compression:
         case Compression.NONE:
-            return CompressingSink(sink, sink.write, lambda: None)
+            return CompressingSink(put, lambda: None)
         case Compression.GZIP:
-            return _from_object(sink, _gzip_compressor(level))
+            if level is None or level <= 3:
+                try:
+                    return _threaded_gzip(put, 2 if level is None else level, threads)
+                except ImportError:
+                    pass
+            import zlib
+
+            return _from_object(put, zlib.compressobj(6 if level is None else level, wbits=31))
         case Compression.ZSTD:
             import zstandard
 
             codec = zstandard.ZstdCompressor(
                 level=3 if level is None else level, threads=threads, write_checksum=True
             )
-            return _from_object(sink, codec.compressobj())
+            return _from_object(put, codec.compressobj())
         case Compression.XZ:
             import lzma
 
             return _from_object(
-                sink, lzma.LZMACompressor(preset=lzma.PRESET_DEFAULT if level is None else level)
+                put, lzma.LZMACompressor(preset=lzma.PRESET_DEFAULT if level is None else level)
             )
         case Compression.BZIP2:
             import bz2
 
-            return _from_object(sink, bz2.BZ2Compressor(9 if level is None else level))
+            return _from_object(put, bz2.BZ2Compressor(9 if level is None else level))
 
 
-def _gzip_compressor(level: int | None) -> Any:
-    """``isal`` up to its level 3 (its middle one by default), ``zlib`` beyond; no time stamp."""
-    if level is None or level <= 3:
+class _Target:
+    """What the threads of a compressor write to; after ``drop`` nothing reaches the sink."""
+
+    def __init__(self, put: Callable[[bytes], None]) -> None:
+        self._put = put
+        self.drop = False
+
+    def write(self, data: bytes) -> int:
+        if not self.drop:
+            self._put(data)
+        return len(data)
+
+    def flush(self) -> None:
+        """The sink is flushed by its owner."""
+
+
+def _threaded_gzip(put: Callable[[bytes], None], level: int, threads: int) -> CompressingSink:
+    """``isal`` (its middle level by default): blocks of 1 MiB, each compressed on one thread.
+
+    Blocks are cut here, so the output does not depend on the pieces in which the input came, nor on
+    the number of threads. No time stamp.
+    """
+    from isal import igzip_threaded
+
+    target = _Target(put)
+    opener: Any = igzip_threaded.open
+    codec = opener(target, "wb", level, threads=threads, block_size=_GZIP_BLOCK)
+    block = bytearray(_GZIP_BLOCK)
+    held = 0
+
+    def write(data: bytes) -> None:
+        nonlocal held
+        rest = memoryview(data)
+        while rest:
+            step = min(len(rest), _GZIP_BLOCK - held)
+            block[held : held + step] = rest[:step]
+            held += step
+            rest = rest[step:]
+            if held == _GZIP_BLOCK:
+                codec.write(block)
+                held = 0
+
+    def finish() -> None:
         try:
-            from isal import isal_zlib
+            codec.write(block[:held])
+            codec.close()
+        except BaseException:
+            abort()
+            raise
 
-            return isal_zlib.compressobj(2 if level is None else level, wbits=31)
-        except ImportError:
+    def abort() -> None:
+        target.drop = True
+        try:
+            codec.close()  # ends the threads
+        except Exception:  # of the sink or of a thread: the first error is on its way already
             pass
-    import zlib
 
-    return zlib.compressobj(6 if level is None else level, wbits=31)
+    return CompressingSink(write, finish, abort)
 
 
-def _from_object(sink: ByteSink, codec: Any) -> CompressingSink:
+def _from_object(put: Callable[[bytes], None], codec: Any) -> CompressingSink:
     def write(data: bytes) -> None:
         if out := codec.compress(data):
-            sink.write(out)
+            put(out)
 
     def finish() -> None:
         if out := codec.flush():
-            sink.write(out)
+            put(out)
 
-    return CompressingSink(sink, write, finish)
+    return CompressingSink(write, finish)

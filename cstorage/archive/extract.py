@@ -20,7 +20,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import TYPE_CHECKING
 
 from cstorage.archive import beneath
 from cstorage.archive import header as tar
@@ -32,6 +31,7 @@ from cstorage.archive.reader import Member, shown
 from cstorage.archive.walk import open_child
 from cstorage.archive.whiteouts import WhiteoutFormat
 from cstorage.errors import ArchiveBreakout, ArchiveError, ArchiveLimitExceeded
+from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -181,15 +181,17 @@ class Extractor:
 
     def _directory(self, member: Member, name: bytes, parent: int, base: bytes) -> None:
         opaque = False
+        enter = open_child
         try:
             os.mkdir(base, 0o700, dir_fd=parent)
         except FileExistsError:
+            enter = beneath.open_folder  # it may be a mount
             info = beneath.stat_in(parent, base)
             if info is None or not stat.S_ISDIR(info.st_mode):
                 opaque = self._overlay and info is not None and wh.is_whiteout_device(info)
                 self._remove(parent, base)
                 os.mkdir(base, 0o700, dir_fd=parent)
-        fd = open_child(parent, base)
+        fd = enter(parent, base)
         try:
             self._describe_directory(fd, member, name)
             if opaque:
@@ -361,15 +363,18 @@ class Extractor:
     def _make_parents(self, directory: bytes, name: bytes) -> Parent:
         """Missing parents: 0755, owned by the mapped root; whited out ones: opaque, too."""
         parents = self._parents
-        above = parents.find(b"")
-        path = b""
-        for part in directory.split(b"/"):
+        path, missing = self._deepest_parent(directory)
+        above = parents.find(path)
+        made = False
+        for part in missing:
             path = path + b"/" + part if path else part
+            opaque = False
             try:
-                above = parents.find(path)
-                continue
+                if not made:  # else nothing is there yet
+                    above = parents.find(path)
+                    continue
             except FileNotFoundError:
-                opaque = False
+                pass
             except NotADirectoryError as error:
                 info = beneath.stat_in(above.fd, part)
                 opaque = self._overlay and info is not None and wh.is_whiteout_device(info)
@@ -395,7 +400,25 @@ class Extractor:
                 os.close(fd)
                 raise
             above = parents.keep(path, fd)
+            made = True
         return above
+
+    def _deepest_parent(self, directory: bytes) -> tuple[bytes, list[bytes]]:
+        """The longest part of the path that is there, and the components that are not.
+
+        By bisection: each look-up walks the path from the root, so that trying every component
+        of a long one costs the square of its length.
+        """
+        parts = directory.split(b"/")
+        low, high = 0, len(parts)  # ``directory`` itself was tried already
+        while high - low > 1:
+            middle = (low + high) // 2
+            try:
+                self._parents.find(b"/".join(parts[:middle]))
+                low = middle
+            except (FileNotFoundError, NotADirectoryError):
+                high = middle
+        return b"/".join(parts[:low]), parts[low:]
 
     # -- whiteouts -----------------------------------------------------------------------------
 

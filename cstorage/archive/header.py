@@ -18,9 +18,9 @@ from __future__ import annotations
 
 import re
 import zlib
-from typing import NamedTuple
 
 from cstorage.errors import ArchiveError
+from journal.plain import NamedTuple
 
 BLOCK = 512
 ZERO_BLOCK = bytes(BLOCK)

@@ -5,9 +5,8 @@ An empty map means "host IDs": every ID stands for itself.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from cstorage.errors import ArchiveError
+from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cstorage.model import IDMap

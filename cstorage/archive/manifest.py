@@ -33,6 +33,7 @@ MAGIC = "cstorage-manifest"
 VERSION = 1
 _BATCH = 512  # records encoded at once
 _READ = 1 << 17
+_REGULAR = ord("0")
 
 
 Hasher: TypeAlias = "Callable[..., Any]"
@@ -161,6 +162,21 @@ class ManifestReader:
         if version != VERSION:
             raise ArchiveError(f"manifest of version {version}; this program reads {VERSION}")
         self.algorithm: str = algorithm
+
+    def contents(self) -> Iterator[tuple[bytes, int, bytes]]:
+        """(path, size, digest) of the regular files, in order."""
+        from cbor2 import CBORDecodeEOF
+
+        decode = self._decode
+        try:
+            while True:
+                mark, path, kind, _, _, _, size, _, _, _, _, _, digest = decode()
+                if kind == _REGULAR and mark == 0:
+                    yield path, size, digest
+        except CBORDecodeEOF:
+            return  # to look for the end in front of each record costs more than the record
+        except self._errors as error:
+            raise ArchiveError(f"damaged manifest: {error}") from error
 
     def __iter__(self) -> Iterator[ManifestEntry]:
         while self._reader.peek(1):

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import NamedTuple
 
 from cstorage.archive import beneath
+from journal.plain import NamedTuple
 
 _HELD_MAX = 128  # well below the usual limit of 1024 descriptors
 
@@ -47,7 +47,7 @@ class Parents:
     def find(self, path: bytes) -> Parent:
         """The directory, opened if need be; raises ``OSError`` as opening it does."""
         return self._held.get(path) or self.keep(
-            path, beneath.open_in_root(self.root, path, beneath.DIRECTORY)
+            path, beneath.open_in_root(self.root, path, beneath.DIRECTORY, one_mount=True)
         )
 
     def keep(self, path: bytes, fd: int) -> Parent:

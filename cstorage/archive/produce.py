@@ -18,7 +18,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import TYPE_CHECKING
 
 from cstorage.archive import beneath
 from cstorage.archive import header as tar
@@ -30,6 +29,7 @@ from cstorage.archive.walk import walk
 from cstorage.archive.writer import END, Entry, encode, padding
 from cstorage.errors import ArchiveError
 from cstorage.model import Change, ChangeKind, IDMaps
+from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -19,11 +19,10 @@ Malformed archives raise ``ArchiveError``, cut ones ``ArchiveTruncated``.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from cstorage.archive import header as tar
 from cstorage.archive.header import BLOCK, EXTENDED_MAX, ZERO_BLOCK
 from cstorage.errors import ArchiveError, ArchiveTruncated
+from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

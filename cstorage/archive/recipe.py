@@ -21,12 +21,10 @@ Rules of this module:
 from __future__ import annotations
 
 import binascii
-import os
 import re
-from typing import TYPE_CHECKING, Any
 
-from cstorage.archive.reader import shown
-from cstorage.errors import ArchiveError, ArchiveTruncated, ContentChanged
+from cstorage.errors import ArchiveError, ArchiveTruncated
+from journal.plain import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -156,25 +154,22 @@ class RecipeWriter:
         self._sink.write(self._gzip.flush())
 
 
-class RecipeEntry:
+class RecipeEntry(NamedTuple):
     """One line: raw bytes (``data``), or a file's ``name``, ``size`` and ``crc``."""
 
-    __slots__ = ("crc", "data", "name", "size")
-
-    def __init__(self, data: bytes | None, name: bytes, size: int, crc: bytes) -> None:
-        self.data = data
-        self.name = name
-        self.size = size
-        self.crc = crc
+    data: bytes | None
+    name: bytes
+    size: int
+    crc: bytes
 
 
-_LINE = re.compile(
-    rb'\{"type":(?:2,"payload":"([A-Za-z0-9+/=]*)"'
-    rb'|1,"name":"([ !#-%\'-;=?-\[\]-~]*)",(?:"size":([0-9]{1,18}),)?'
-    rb'"payload":(?:null|"([^"\\]*)"))'
-    rb',"position":[0-9]+\}'
+_RAW = b'{"type":2,"payload":"'
+_RAW_END = re.compile(rb'","position":[0-9]+\}\n')
+_FILE = re.compile(
+    rb'\{"type":1,"name":"([ !#-%\'-;=?-\[\]-~]*)",(?:"size":([0-9]{1,18}),)?'
+    rb'"payload":(?:null|"([^"\\]*)"),"position":[0-9]+\}\n'
 )
-"""A line as writers spell it; others are legal JSON, too, and take the long way."""
+"""Lines as writers spell them; others are legal JSON, too, and take the long way."""
 
 
 def read_recipe(recipe: ByteSource) -> Iterator[RecipeEntry]:
@@ -183,35 +178,54 @@ def read_recipe(recipe: ByteSource) -> Iterator[RecipeEntry]:
     Raises ``ArchiveError`` if it is not one, ``ArchiveTruncated`` if its end is missing.
     """
     decode = binascii.a2b_base64
-    for line in _lines(recipe):
-        match = _LINE.fullmatch(line)
-        if match is None:
-            yield _entry(line)
-            continue
-        data, name, size, crc = match.groups()
-        try:
-            if data is not None:
-                yield RecipeEntry(decode(data, strict_mode=True), b"", 0, b"")
-            elif size is None:
-                yield RecipeEntry(None, name, 0, b"")
-            else:
-                yield RecipeEntry(None, name, int(size), decode(crc or b"", strict_mode=True))
-        except ValueError as error:
-            raise ArchiveError(f"damaged recipe: {error}: {line[:80]!r}") from error
+    entry = RecipeEntry
+    for text in _blocks(recipe):
+        at, end = 0, len(text)
+        while at < end:
+            try:
+                match = None
+                start = at + len(_RAW)
+                if text.startswith(_RAW, at) and (
+                    match := _RAW_END.match(text, text.find(b'"', start))
+                ):
+                    yield entry(decode(text[start : match.start()], strict_mode=True), b"", 0, b"")
+                    at = match.end()
+                elif match := _FILE.match(text, at):
+                    name, size, crc = match.groups()
+                    if size is None:
+                        yield entry(None, name, 0, b"")
+                    else:
+                        yield entry(None, name, int(size), decode(crc or b"", strict_mode=True))
+                    at = match.end()
+                else:
+                    stop = text.index(b"\n", at)
+                    if stop > at:
+                        yield _entry(text[at:stop])
+                    at = stop + 1
+            except ValueError as error:
+                raise ArchiveError(f"damaged recipe: {error}: {text[at : at + 80]!r}") from error
 
 
-def _lines(recipe: ByteSource) -> Iterator[bytes]:
+def _blocks(recipe: ByteSource) -> Iterator[bytes]:
+    """The decoded text in pieces of whole lines, each ended by a line feed."""
     from cstorage.archive.compression import Decompressor
 
     stream = Decompressor(recipe)
-    rest = b""
+    held: list[bytes] = []
+    size = 0
     while data := stream.read(_BATCH):
-        *lines, rest = (rest + data).split(b"\n")
-        yield from (line for line in lines if line)
-        if len(rest) > _LINE_MAX:
+        stop = data.rfind(b"\n") + 1
+        if stop:
+            held.append(data[:stop])
+            yield b"".join(held)
+            held, size = [], 0
+            data = data[stop:]
+        held.append(data)
+        size += len(data)
+        if size > _LINE_MAX:
             raise ArchiveError("damaged recipe: a line of more than 16 MiB")
-    if rest:
-        yield rest
+    if size:
+        yield b"".join((*held, b"\n"))
 
 
 def _entry(line: bytes) -> RecipeEntry:
@@ -244,118 +258,23 @@ def assemble(
     sink: ByteSink,
     *,
     digest: str = "",
+    manifest: ByteSource | None = None,
 ) -> int:
     """Write the archive that ``recipe`` describes to ``sink``; returns its size in bytes.
 
     ``open_payload(name)`` returns a descriptor of the regular file that holds the content of the
-    member called ``name`` (as the archive spells it); it is closed here. ``digest``
-    (``sha256:hex``) is what the archive must come to; it is computed on a thread of its own.
+    member called ``name`` (as the archive spells it); it is called on another thread, and the
+    descriptor is closed here. ``manifest`` is the file list that the same import recorded: each
+    file is then compared with its digest, which proves the archive if the caller vouches for both
+    records. Otherwise ``digest`` (``sha256:hex``) is what the archive must come to.
 
-    Raises ``ContentChanged`` naming the first file whose size or CRC-64 is not the recorded one
+    Raises ``ContentChanged`` naming the first file whose size or content is not the recorded one
     (or that cannot be opened), or if the whole has another digest; ``ArchiveError`` for a damaged
-    recipe.
+    recipe or manifest.
     """
-    if not digest:
-        return _assemble(recipe, open_payload, sink.write)
-    import hashlib
+    from cstorage.archive import assembly
 
-    from cstorage.archive.threads import Consumer
-
-    algorithm, _, expected = digest.partition(":")
-    if algorithm != "sha256":
-        raise ArchiveError(f"cannot check a digest of kind {algorithm}")
-    hasher = hashlib.sha256()
-    stage = Consumer(hasher.update, 32, "archive-digest")
-
-    def write(data: bytes) -> None:
-        stage.put(data)
-        sink.write(data)
-
-    try:
-        size = _assemble(recipe, open_payload, write)
-        stage.finish()
-    finally:
-        stage.close()
-    if hasher.hexdigest() != expected:
-        raise ContentChanged(
-            f"the reassembled archive has digest sha256:{hasher.hexdigest()}, "
-            f"recorded was {digest}: the recipe or a file changed"
-        )
-    return size
-
-
-def _assemble(
-    recipe: ByteSource, open_payload: Callable[[bytes], int], write: Callable[[bytes], object]
-) -> int:
-    total = 0
-    small: list[bytes] = []  # many tiny writes cost more than joining them
-    held = 0
-    for entry in read_recipe(recipe):
-        if entry.data is not None:
-            small.append(entry.data)
-            held += len(entry.data)
-        elif entry.size:
-            fd = _open(open_payload, entry)
-            try:
-                if entry.size <= _BATCH:
-                    data = os.read(fd, entry.size + 1)
-                    _check(entry, len(data), crc64(data))
-                    small.append(data)
-                    held += len(data)
-                else:
-                    write(b"".join(small))
-                    total += held
-                    small, held = [], 0
-                    total += _copy(fd, entry, write)
-            finally:
-                os.close(fd)
-        if held >= _BATCH:
-            write(b"".join(small))
-            total += held
-            small, held = [], 0
-    if held:
-        write(b"".join(small))
-    return total + held
-
-
-def _open(open_payload: Callable[[bytes], int], entry: RecipeEntry) -> int:
-    if len(entry.crc) != 8:
-        raise ArchiveError(f"damaged recipe: {shown(entry.name)} has no checksum")
-    try:
-        return open_payload(entry.name)
-    except OSError as error:
-        raise ContentChanged(
-            f"{shown(entry.name)}: content is not there any more: {error.strerror}"
-        ) from error
-
-
-def _copy(fd: int, entry: RecipeEntry, write: Callable[[bytes], object]) -> int:
-    size = crc = 0
-    while size <= entry.size:
-        piece = os.read(fd, min(PIECE, entry.size - size + 1))
-        if not piece:
-            break
-        size += len(piece)
-        if size > entry.size:
-            break
-        crc = crc64(piece, crc)
-        write(piece)
-    _check(entry, size, crc)
-    return size
-
-
-def _check(entry: RecipeEntry, size: int, crc: int) -> None:
-    if size != entry.size:
-        more = "more than " if size > entry.size else ""
-        raise ContentChanged(
-            f"{shown(entry.name)}: size was {entry.size} when imported, is now {more}"
-            f"{min(size, entry.size)}"
-        )
-    if crc.to_bytes(8, "big") != entry.crc:
-        raise ContentChanged(
-            f"{shown(entry.name)}: content changed since it was imported "
-            f"(CRC-64 was {entry.crc.hex()}, is {crc:016x})"
-        )
+    return assembly.assemble(recipe, open_payload, sink, digest=digest, manifest=manifest)
 
 
 __all__ = [

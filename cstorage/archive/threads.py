@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from queue import Empty, Full, Queue
 from threading import Thread
-from typing import TYPE_CHECKING, Any
+
+from journal.plain import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -4,17 +4,18 @@ Rules of this module:
 
 * A directory comes before what is in it; names in bytewise order.
 * At most ``_HELD`` descriptors are open per tree and no recursion happens, so the depth of a tree
-  (which a container chooses) is bounded by neither. A directory left behind is opened again one
-  component at a time, never through a link.
+  (which a container chooses) is bounded by neither. A directory left behind is opened again as
+  ``..`` of the one below it if that is the same one still, else from the root, one component at a
+  time, never through a link.
 """
 
 from __future__ import annotations
 
 import os
 import stat
-from typing import TYPE_CHECKING, NamedTuple
 
 from cstorage.archive import beneath
+from journal.plain import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,6 +58,7 @@ class Descent:
         self._root = root_fd
         self._names: list[bytes] = []
         self._fds: list[int] = []  # -1: closed meanwhile
+        self._closed: dict[int, tuple[int, int]] = {}  # index -> device and inode of a closed one
         self.fd = root_fd
 
     def enter(self, name: bytes) -> None:
@@ -65,18 +67,32 @@ class Descent:
         self._fds.append(self.fd)
         old = len(self._fds) - _HELD
         if old >= 0 and self._fds[old] >= 0:
+            self._closed[old] = _identity(self._fds[old])
             os.close(self._fds[old])
             self._fds[old] = -1
 
     def leave(self) -> None:
-        os.close(self._fds.pop())
+        below = self._fds.pop()
         self._names.pop()
-        if not self._fds:
-            self.fd = self._root
-            return
-        if self._fds[-1] < 0:
-            self._reopen()
-        self.fd = self._fds[-1]
+        try:
+            if not self._fds:
+                self.fd = self._root
+                return
+            if self._fds[-1] < 0 and not self._climb(below):
+                self._reopen()
+            self.fd = self._fds[-1]
+        finally:
+            os.close(below)
+
+    def _climb(self, below: int) -> bool:
+        """Open the closed directory above ``below``; False if another one is there now."""
+        index = len(self._fds) - 1
+        fd = open_child(below, b"..")
+        if _identity(fd) != self._closed.pop(index):
+            os.close(fd)
+            return False
+        self._fds[index] = fd
+        return True
 
     def _reopen(self) -> None:
         """Come back to a directory that was closed: its parents are needed soon, too."""
@@ -95,6 +111,11 @@ class Descent:
             if fd >= 0:
                 os.close(fd)
         self._fds.clear()
+
+
+def _identity(fd: int) -> tuple[int, int]:
+    info = os.fstat(fd)
+    return info.st_dev, info.st_ino
 
 
 def walk(root_fd: int) -> Iterator[Step]:

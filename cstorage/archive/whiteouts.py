@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import stat
 from enum import StrEnum
-from typing import TYPE_CHECKING
+
+from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from os import stat_result

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import os
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, BinaryIO
 
 from cstorage.cli.command import GLOBAL_FLAGS, UNLIMITED, flags_of
 from cstorage.cli.invocation import FAILED, OK, Invocation, Output
 from cstorage.cli.wording import FileRefused, describe
 from cstorage.errors import StorageError
+from journal.plain import TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -9,11 +9,11 @@ from __future__ import annotations
 import _thread
 import sys
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
 
 from cstorage.cli.invocation import FAILED, OK
 from cstorage.cli.listing import json_list
 from cstorage.cli.quoting import json_string, timestamp
+from journal.plain import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from cstorage.cli.goflags import BOOL, LIST, STRING, Flag
+from journal.plain import NamedTuple
 
 UNLIMITED = -1
 

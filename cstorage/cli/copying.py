@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import posixpath
 import stat
-from typing import TYPE_CHECKING, NamedTuple
 
 from cstorage import idmap
 from cstorage.archive.beneath import list_names, open_in_root, remove_in, stat_in
@@ -21,6 +20,7 @@ from cstorage.cli.wording import describe
 from cstorage.drivers.copytree import TreeCopier, copied_attribute
 from cstorage.errors import LayerUnknown, StorageError
 from cstorage.model import IDMaps
+from journal.plain import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from cstorage.cli.idmaps import map_options
 from cstorage.cli.invocation import OK
 from cstorage.cli.limits import apply_options
 from cstorage.cli.names import metadata_text
 from cstorage.cli.quoting import well_formed
 from cstorage.cli.records import container_document, image_document, layer_document
+from journal.plain import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

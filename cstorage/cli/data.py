@@ -6,11 +6,10 @@ read; so a wrong data name leaves an empty file behind.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from cstorage.cli.invocation import OK
 from cstorage.cli.quoting import well_formed
 from cstorage.cli.streams import Target, source
+from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

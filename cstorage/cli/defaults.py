@@ -8,7 +8,8 @@ it. Unlike the original, an image store or transience given before the command i
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+
+from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cstorage.cli.goflags import Value

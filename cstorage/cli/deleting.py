@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from cstorage.cli.invocation import FAILED, OK
 from cstorage.cli.quoting import by_key
 from cstorage.cli.wording import describe
 from cstorage.errors import StorageError
+from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from cstorage.cli.invocation import FAILED, OK
 from cstorage.cli.limits import apply_options
 from cstorage.cli.quoting import go_quote, json_text
 from cstorage.cli.streams import Target, source
 from cstorage.errors import UnsupportedCompression
 from cstorage.model import ChangeKind, Compression
+from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from cstorage.cli.invocation import FAILED, OK
 from cstorage.cli.quoting import by_key, json_text
 from cstorage.cli.records import container_document, image_document, layer_document
 from cstorage.cli.wording import describe
 from cstorage.errors import LayerUnknown, StorageError, UnknownItemError
+from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

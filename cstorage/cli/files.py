@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import TYPE_CHECKING
 
 from cstorage.cli.invocation import OK
 from cstorage.cli.quoting import go_quote, json_text, timestamp
 from cstorage.errors import StorageError
+from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

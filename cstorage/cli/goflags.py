@@ -14,9 +14,8 @@ Nothing is printed here: the outcome carries what has to be said, in the order o
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
-
 from cstorage.cli.quoting import go_quote
+from journal.plain import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

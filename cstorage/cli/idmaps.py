@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from cstorage.errors import StorageError
 from cstorage.store.mapping import MapOptions
+from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cstorage.cli.invocation import Invocation

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from cstorage.cli.invocation import FAILED, OK
+from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cstorage.cli.invocation import Invocation

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, BinaryIO
 
 from cstorage.cli.quoting import Json, json_text
+from journal.plain import TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:
     from cstorage.cli.command import Command

@@ -9,7 +9,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+
+from journal.plain import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import click
@@ -33,16 +34,9 @@ class StoreReducer:
 
     def apply(self, frame: Frame) -> None:
         """Take one frame's events; control frames change nothing."""
-        from cstorage.events import codec
-        from cstorage.state.reducer import apply
-        from journal.frame import DATA
+        from cstorage.store.reading import apply_frame
 
-        if frame.kind != DATA:
-            return
-        sequence = frame.first_sequence
-        for raw in frame.transaction().events:
-            apply(self.state, codec.decode(raw), sequence)
-            sequence += 1
+        apply_frame(self.state, frame)
 
     def digest(self) -> bytes:
         return self.state.digest()

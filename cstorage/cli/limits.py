@@ -6,18 +6,15 @@ A bound is a whole number of decimal digits, 0 for none; bytes may end in ``k``,
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING
-
 from cstorage.cli.quoting import go_quote
 from cstorage.errors import StorageError
+from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cstorage.archive.options import ApplyOptions
     from cstorage.cli.invocation import Invocation
 
 _SHIFTS = {"": 0, "k": 10, "m": 20, "g": 30}
-_NUMBER = re.compile(r"([0-9]{1,18})([kmg]?)", re.IGNORECASE | re.ASCII)
 
 
 class BoundRefused(StorageError):
@@ -29,7 +26,9 @@ def bound(inv: Invocation, key: str, *, units: bool = False) -> int:
     text = inv.text(key)
     if not text:
         return 0
-    parts = _NUMBER.fullmatch(text)
+    import re
+
+    parts = re.fullmatch(r"([0-9]{1,18})([kmg]?)", text, re.IGNORECASE | re.ASCII)
     if parts is None or (parts[2] and not units):
         flag = "--" + key.replace("_", "-")
         ending = ", which may end in k, m or g" if units else ""

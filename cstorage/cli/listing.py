@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from cstorage.cli.invocation import FAILED, OK
 from cstorage.cli.quoting import json_text
 from cstorage.cli.records import container_document, image_document, layer_document
 from cstorage.errors import InvalidDigest
+from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

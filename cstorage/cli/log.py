@@ -7,9 +7,9 @@ seen without ``--debug`` are formatted by ``log_line`` directly.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
 
 from cstorage.cli.wording import log_line
+from journal.plain import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping, Sequence

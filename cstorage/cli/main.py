@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, NoReturn
 
 from cstorage.cli import defaults, goflags
 from cstorage.cli.command import GLOBAL_FLAGS, HELP_FLAG, UNLIMITED, flags_of
@@ -32,6 +31,7 @@ from cstorage.cli.quoting import well_formed
 from cstorage.cli.table import find
 from cstorage.cli.wording import FileRefused, describe
 from cstorage.errors import StorageError
+from journal.plain import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

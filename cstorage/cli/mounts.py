@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
-
 from cstorage.cli.invocation import FAILED, OK
 from cstorage.cli.wording import describe
 from cstorage.errors import ImageUnknown, LayerUnknown, StorageError
+from journal.plain import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from cstorage.cli.invocation import Invocation

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from time import monotonic
-from typing import TYPE_CHECKING
+
+from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cstorage.archive.apply import Progress

@@ -6,9 +6,8 @@ original always writes.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from cstorage.cli.quoting import Json, by_key, timestamp
+from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

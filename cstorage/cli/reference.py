@@ -7,11 +7,11 @@ or a command has no summary or no flag has help.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
 
 from cstorage.cli.command import GLOBAL_FLAGS, UNLIMITED, Command
 from cstorage.cli.goflags import BOOL, LIST
 from cstorage.cli.table import COMMANDS
+from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

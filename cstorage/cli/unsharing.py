@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from cstorage.cli.invocation import FAILED, OK
 from cstorage.cli.quoting import go_quote
+from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cstorage.cli.invocation import Invocation

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from cstorage.cli.invocation import OK
+from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cstorage.cli.invocation import Invocation
@@ -17,8 +16,10 @@ def df(inv: Invocation) -> int:
     """``df``."""
     found = inv.store.usage(inv.flag("measure"))
     images = list(inv.store.image_usage()) if inv.flag("images") else []
+    owners = list(inv.store.owner_usage())
     if inv.json:
         document: dict[str, Json] = {**found._asdict(), "total_bytes": found.total_bytes}
+        document["owners"] = [owner._asdict() for owner in owners]
         if inv.flag("images"):
             document["image_usage"] = [{**i._asdict(), "names": list(i.names)} for i in images]
         inv.out.json(document)
@@ -39,6 +40,13 @@ def df(inv: Invocation) -> int:
     ]
     for kind, number, amount, free in rows:
         inv.out.line(f"{kind:<20} {number:>10} {amount:>10} {free:>12}".rstrip())
+    inv.out.line("")
+    inv.out.line(f"{'OWNER':<14} {'LAYERS':>10} {'SIZE':>10} {'DATA':>10}  IMAGES  CONTAINERS")
+    for owner in owners:
+        inv.out.line(
+            f"{owner.uid:<14} {owner.layers:>10} {size(owner.layer_bytes):>10} "
+            f"{size(owner.data_bytes):>10} {owner.images:>7} {owner.containers:>11}"
+        )
     if images:
         inv.out.line("")
         inv.out.line(f"{'IMAGE':<14} {'UNIQUE':>10} {'SHARED':>10} {'CONTAINERS':>10}  NAMES")

@@ -13,12 +13,11 @@ Rules:
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
-from pathlib import Path
-from typing import BinaryIO
 
 from cstorage.errors import StorageError
+from journal.checksum import sha256
+from journal.plain import BinaryIO, Path
 
 
 class ContentDamaged(StorageError):
@@ -51,7 +50,7 @@ class ContentStore:
         """All bytes, verified. Raises ``ContentDamaged``."""
         with self.open(key) as file:
             data = file.read()
-        got = hashlib.sha256(data).hexdigest()
+        got = sha256(data).hexdigest()
         if got != key:
             raise ContentDamaged(
                 f"content at {self.path(key)} has digest {got}, expected {key}; run check"

@@ -11,10 +11,10 @@ import errno
 import fcntl
 import os
 import struct
-from typing import TYPE_CHECKING
 
 from cstorage.drivers.vfs import VfsDriver
 from cstorage.errors import DriverError, DriverNotSupported
+from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cstorage.drivers.contract import DriverOptions, LayerPlan

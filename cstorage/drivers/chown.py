@@ -13,11 +13,11 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import TYPE_CHECKING
 
 from cstorage import idmap
 from cstorage.drivers import treewalk
 from cstorage.errors import DriverError
+from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cstorage.model import IDMap, IDMaps

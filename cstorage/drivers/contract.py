@@ -47,10 +47,10 @@ errors. Sources: reference drivers-and-formats §1.2, §1.3, §3, §4; semantics
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol
 
 from cstorage.errors import InvalidID
 from cstorage.model import IDMaps, LayerID
+from journal.plain import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

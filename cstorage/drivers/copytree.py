@@ -20,9 +20,9 @@ import errno
 import fcntl
 import os
 import stat
-from typing import TYPE_CHECKING
 
 from cstorage.drivers import treewalk
+from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,10 +8,10 @@ returns when the mount is there and leaves a process that serves it.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from cstorage.drivers import mountapi
 from cstorage.errors import DriverError
+from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -14,9 +14,9 @@ import ctypes
 import errno
 import os
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from cstorage.drivers import mountapi
+from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

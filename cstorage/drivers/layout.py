@@ -14,10 +14,10 @@ their form, or they could lead out of the store (§9.1).
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, NamedTuple
 
 from cstorage.drivers.contract import checked_id
 from cstorage.errors import DriverError
+from journal.plain import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,9 +7,8 @@ driver does not know is fatal. Everything here is pure.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from cstorage.errors import DriverError
+from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

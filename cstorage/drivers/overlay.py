@@ -18,7 +18,6 @@ from __future__ import annotations
 import os
 import stat
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from cstorage.drivers import layout, overlay_options, publication
 from cstorage.drivers.contract import (
@@ -35,6 +34,7 @@ from cstorage.drivers.contract import (
 from cstorage.drivers.trees import TreeDriver
 from cstorage.errors import DriverError
 from cstorage.model import IDMapEntry, IDMaps
+from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from cstorage.drivers import layout
 from cstorage.drivers.mountapi import (
@@ -27,6 +26,7 @@ from cstorage.drivers.mountapi import (
 )
 from cstorage.errors import DriverError
 from cstorage.idmap import root_pair
+from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

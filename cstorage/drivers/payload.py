@@ -8,9 +8,9 @@ writer or acquiring a terminal (drivers-and-formats §9.4).
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from cstorage.errors import ContentChanged
+from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

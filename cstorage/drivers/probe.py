@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING
 
 from cstorage.drivers.layout import SCRATCH
 from cstorage.errors import DriverNotSupported
 from cstorage.model import IDMapEntry, IDMaps
+from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable

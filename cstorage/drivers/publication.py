@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING
 
 from cstorage.errors import DriverError
+from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cstorage.drivers.contract import Prepared

@@ -16,9 +16,9 @@ import errno
 import fcntl
 import os
 import struct
-from typing import TYPE_CHECKING
 
 from cstorage.errors import DriverError
+from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -11,11 +11,11 @@ Otherwise the first driver of the list that works here.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
 
 from cstorage.drivers.contract import DriverOptions, StrPath
 from cstorage.drivers.options import KNOWN_DRIVERS, additional_stores, canonical
 from cstorage.errors import DriverError, DriverNotSupported
+from journal.plain import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import TYPE_CHECKING
 
 from cstorage.drivers.chown import Owners, chown_tree
 from cstorage.drivers.mountapi import OverlayMount, overlay_view
 from cstorage.drivers.removal import remove_tree
+from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

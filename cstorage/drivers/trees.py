@@ -12,10 +12,10 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, BinaryIO
 
 from cstorage.drivers.contract import NO_MAPS
 from cstorage.errors import NotSupported
+from journal.plain import TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

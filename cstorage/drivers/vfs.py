@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from cstorage.drivers import options, publication
 from cstorage.drivers.contract import (
@@ -24,6 +23,7 @@ from cstorage.drivers.contract import (
 )
 from cstorage.drivers.trees import TreeDriver
 from cstorage.errors import DriverError
+from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

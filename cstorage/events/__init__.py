@@ -13,7 +13,6 @@ Rules of this module:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
 
 from cstorage.model import (
     BigDataItem,
@@ -26,6 +25,7 @@ from cstorage.model import (
     LayerID,
 )
 from cstorage.model.stored import SCHEMA as SCHEMA
+from journal.plain import Any, NamedTuple
 
 
 class StoreInitialised(NamedTuple):

@@ -10,7 +10,6 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
 
 from cstorage import events as ev
 from cstorage.errors import StorageError
@@ -26,6 +25,7 @@ from cstorage.model.stored import (
     unpack_items,
     unpack_maps,
 )
+from journal.plain import Any, TypeVar
 
 NUMBERS: dict[type[Any], int] = {
     ev.StoreInitialised: 1,

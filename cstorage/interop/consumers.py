@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import re
-from typing import NamedTuple
+
+from journal.plain import NamedTuple
 
 
 class Consumer(NamedTuple):

@@ -12,7 +12,8 @@ import fcntl
 import os
 import stat
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+
+from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cstorage.content import ContentStore

@@ -14,9 +14,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from time import gmtime
-from typing import TYPE_CHECKING, Any
 
 from cstorage.interop.filenames import big_data_file
+from journal.plain import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cstorage.model import BigDataItem, Container, IDMap, Image, Layer

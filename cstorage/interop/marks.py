@@ -6,12 +6,12 @@ The mark is ours, apart from the folders that other tools clean up; without it a
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cstorage.errors import StorageError
 from cstorage.interop import copies, jsonform
 from cstorage.interop.selection import GROUP, Form
 from journal.errors import JournalError
+from journal.plain import TYPE_CHECKING, Any, NamedTuple
 from journal.position import Position, parse
 
 if TYPE_CHECKING:

@@ -20,13 +20,13 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
 
 from cstorage.drivers.options import KNOWN_DRIVERS, canonical
 from cstorage.errors import StorageError
 from cstorage.interop import jsonform, locks, records, selection
 from cstorage.interop.filenames import big_data_file
 from cstorage.model import BigDataItem, Container, Image, Item, Kind, Layer
+from journal.plain import Any, NamedTuple, TypeVar
 
 DRIVERS = ("overlay", "vfs")
 """Drivers whose trees can be taken over."""

@@ -29,7 +29,6 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
 
 from cstorage import events as ev
 from cstorage.errors import StorageError
@@ -39,6 +38,7 @@ from cstorage.interop.marks import Mark, Place
 from cstorage.interop.selection import FILES, GROUP, Form, Verdict
 from cstorage.model import Container, Image, Item, Kind, Layer
 from cstorage.state import keys
+from journal.plain import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from cstorage.state import State

@@ -13,7 +13,6 @@ Rules:
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
 
 from cstorage.content import digests
 from cstorage.errors import InvalidDigest, StorageError
@@ -32,6 +31,7 @@ from cstorage.model import (
     Layer,
     LayerID,
 )
+from journal.plain import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

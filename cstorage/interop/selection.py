@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
-from typing import TYPE_CHECKING, NamedTuple
 
 from cstorage.interop.filenames import big_data_file
 from cstorage.model import Container, Image, Kind, Layer
+from journal.plain import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from cstorage.state import State

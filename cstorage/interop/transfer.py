@@ -11,7 +11,6 @@ import hashlib
 import os
 import stat
 import threading
-from typing import TYPE_CHECKING, Any
 
 from cstorage.archive.recipe import assemble
 from cstorage.drivers import treewalk
@@ -19,6 +18,7 @@ from cstorage.drivers.copytree import TreeCopier
 from cstorage.drivers.payload import Payloads
 from cstorage.errors import ArchiveError
 from cstorage.interop.origin import ItemFault, Origin
+from journal.plain import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,7 +11,8 @@ Rules of the fields: semantics §2.4 (layers), §2.5 (images), §2.6 (containers
 from __future__ import annotations
 
 from enum import IntEnum, StrEnum
-from typing import TYPE_CHECKING, Any, NamedTuple, NewType
+
+from journal.plain import TYPE_CHECKING, Any, NamedTuple, NewType
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -8,7 +8,6 @@ only ever appended; a reader fills missing trailing ones from the defaults.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from cstorage.errors import StorageError
 from cstorage.model import (
@@ -20,6 +19,7 @@ from cstorage.model import (
     IDMapEntry,
     IDMaps,
 )
+from journal.plain import Any
 
 SCHEMA = 1
 """Schema number of the transactions that this version writes."""

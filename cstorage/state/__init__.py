@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator
-from typing import Any, Protocol
 
 from cstorage.model import Container, Digest, Image, Kind, Layer
-from cstorage.state import keys, values
+from cstorage.state import groups, keys, values
 from journal.digest import record_number
+from journal.plain import Any, Protocol
 
 
 class Table(Protocol):
@@ -257,42 +257,33 @@ class State:
 
     # -- relations -------------------------------------------------------------------------------
 
-    def _under(self, prefix: bytes) -> Iterator[str]:
-        for key, _ in self.scan(prefix):
-            yield keys.text_after(key, prefix)
-
     def children(self, layer: str) -> Iterator[str]:
-        return self._under(keys.child_prefix(layer))
+        return groups.members(self, keys.children(layer))
 
     def images_of_layer(self, layer: str) -> Iterator[str]:
         """Images whose top layer or mapped top layer it is."""
-        if self.get(keys.uses(b"X", layer)) is None:
-            return iter(())  # one look instead of a search: no image needs it at all
-        return self._under(keys.image_of_layer_prefix(layer))
+        return groups.members(self, keys.images_of_layer(layer))
 
     def container_of_layer(self, layer: str) -> str | None:
-        if self.get(keys.uses(b"Y", layer)) is None:
-            return None
-        return next(self._under(keys.container_of_layer_prefix(layer)), None)
+        return next(groups.members(self, keys.containers_of_layer(layer)), None)
 
     def containers_of_image(self, image: str) -> Iterator[str]:
-        return self._under(keys.container_of_image_prefix(image))
+        return groups.members(self, keys.containers_of_image(image))
 
     def layers_by_digest(self, which: str, digest: str) -> Iterator[str]:
         """Layer IDs in creation order; ``which``: c compressed, u uncompressed, t TOC."""
-        for _, id_ in self.scan(keys.layer_digest_prefix(which, digest)):
-            yield id_
+        return groups.members(self, keys.layers_with_digest(which, digest))
 
     def images_by_digest(self, digest: Digest | str) -> Iterator[str]:
-        for _, id_ in self.scan(keys.image_digest_prefix(digest)):
-            yield id_
+        return groups.members(self, keys.images_with_digest(digest))
 
     def refers_to_content(self, content: str) -> bool:
         return self.get(keys.content(content)) is not None
 
     def content_keys(self) -> Iterator[str]:
         """Every content key that an item refers to, once each, in order."""
-        yield from self._under(b"R")
+        for key, _ in self.scan(b"R"):
+            yield keys.text_after(key, b"R")
 
     def ids(self, kind: Kind) -> Iterator[str]:
         """IDs in listing order: creation order, volatile items last (cli §3.1)."""

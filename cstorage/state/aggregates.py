@@ -7,19 +7,21 @@ Rules of this module:
   image may refer to one), so that events may come in any order: a missing layer passes nothing on
   to its ancestors, and does so when it is created.
 * An event costs the depth of the chains it is about, never the size of the store.
+* ``#owner`` + UID holds the part of one user: items it created, contents it was the first to bring.
+  A content stays its bringer's until nobody refers to it. The parts add up to the whole.
 * A layer counts with what its tree was measured to occupy when it was filled; one that was never
   filled from an archive (containers' layers) counts as unmeasured.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
-
 from cstorage.errors import StorageError
+from cstorage.model import Kind
 from cstorage.state import keys
+from journal.plain import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from cstorage.model import BigDataItem, DiffSummary, Layer
     from cstorage.state import State
@@ -30,6 +32,7 @@ BLOCK = 4096
 IMAGES = b"X"
 CONTAINERS = b"Y"
 _USAGE = keys.counter("usage")
+_OWNER = keys.counter("owner")
 
 
 class ReplayError(StorageError):
@@ -65,6 +68,29 @@ class Usage(NamedTuple):
         return self.layers - self.in_use
 
 
+class Owned(NamedTuple):
+    """What one user brought into the store. Fields are only appended."""
+
+    layers: int = 0
+    """Numbers of items."""
+    images: int = 0
+    containers: int = 0
+    unmeasured: int = 0
+    """Number of layers that were never measured."""
+    layer_bytes: int = 0
+    """Measured layers, in bytes."""
+    data: int = 0
+    """Contents, in bytes, each once."""
+    contents: int = 0
+    """Number of different contents."""
+
+
+def owners(state: State) -> Iterator[tuple[int, Owned]]:
+    """Every user of whom the store has something, by UID."""
+    found = [(int(key[len(_OWNER) :]), Owned(*value)) for key, value in state.scan(_OWNER)]
+    yield from sorted(found)
+
+
 def usage(state: State) -> Usage:
     """The sums of a state."""
     found = state.get(_USAGE)
@@ -96,6 +122,45 @@ def _shift(state: State, by: tuple[int, ...]) -> None:
     if any(by):
         old = usage(state)
         state.put(_USAGE, [a + b for a, b in zip(old, by, strict=True)])
+
+
+def _shift_owner(state: State, uid: int, by: Owned) -> None:
+    if any(by):
+        key = _OWNER + str(uid).encode()
+        old = state.get(key) or Owned()
+        new = [a + b for a, b in zip(old, by, strict=True)]
+        state.put(key, new if any(new) else None)
+
+
+def _counted(kind: Kind, sign: int) -> Owned:
+    match kind:
+        case Kind.LAYER:
+            return Owned(layers=sign)
+        case Kind.IMAGE:
+            return Owned(images=sign)
+        case Kind.CONTAINER:
+            return Owned(containers=sign)
+
+
+def owner(state: State, kind: Kind, id_: str) -> int:
+    """UID that created the item; 0 if that is not known."""
+    found: int | None = state.get(keys.owner(kind, id_))
+    return found or 0
+
+
+def item_entered(state: State, kind: Kind, id_: str, uid: int) -> None:
+    """An item was created by ``uid``."""
+    if uid:
+        state.put(keys.owner(kind, id_), uid)
+    _shift_owner(state, uid, _counted(kind, 1))
+
+
+def item_left(state: State, kind: Kind, id_: str) -> None:
+    """An item was deleted, whoever did that."""
+    uid = owner(state, kind, id_)
+    if uid:
+        state.remove(keys.owner(kind, id_))
+    _shift_owner(state, uid, _counted(kind, -1))
 
 
 def layer_entered(state: State, layer: Layer, sign: int = 1) -> None:
@@ -130,6 +195,9 @@ def _weigh(state: State, layer: Layer, sign: int, images: int, containers: int) 
             0,
         ),
     )
+    uid = owner(state, Kind.LAYER, layer.id)
+    part = Owned(layer_bytes=size, unmeasured=0 if measured(layer) else sign)
+    _shift_owner(state, uid, part)
 
 
 def needed(state: State, which: bytes, layer: str, by: int) -> None:
@@ -159,18 +227,41 @@ def needed(state: State, which: bytes, layer: str, by: int) -> None:
     _shift(state, (0, 0, unique, shared, in_use, 0, 0))
 
 
-def content_kept(state: State, contents: Iterable[tuple[str, int]], sign: int = 1) -> None:
-    """Contents (key, size) are referred to once more, or (``sign`` -1) once less."""
-    size = number = 0
+def content_kept(state: State, contents: Iterable[tuple[str, int]], uid: int) -> None:
+    """Contents (key, size) are referred to once more, because of something that ``uid`` did."""
     for content, length in contents:
-        key = keys.content(content)
-        old: int = state.get(key) or 0
-        new = old + sign
-        state.put(key, new or None)
-        if not old or not new:
-            size += sign * blocks(length)
-            number += sign
-    _shift(state, (0, 0, 0, 0, 0, size, number))
+        count, by = _references(state, content)
+        if not count:
+            by = uid
+            _weigh_content(state, length, 1, by)
+        _refer(state, content, count + 1, by)
+
+
+def content_left(state: State, contents: Iterable[tuple[str, int]]) -> None:
+    """Contents (key, size) are referred to once less."""
+    for content, length in contents:
+        count, by = _references(state, content)
+        if count == 1:
+            _weigh_content(state, length, -1, by)
+        _refer(state, content, count - 1, by)
+
+
+def _references(state: State, content: str) -> tuple[int, int]:
+    """How many there are to the content, and the UID that brought it."""
+    found: int | list[int] | None = state.get(keys.content(content))
+    if isinstance(found, list):
+        return found[0], found[1]
+    return found or 0, 0
+
+
+def _refer(state: State, content: str, count: int, by: int) -> None:
+    state.put(keys.content(content), ([count, by] if by else count) if count else None)
+
+
+def _weigh_content(state: State, length: int, sign: int, uid: int) -> None:
+    size = sign * blocks(length)
+    _shift(state, (0, 0, 0, 0, 0, size, sign))
+    _shift_owner(state, uid, Owned(data=size, contents=sign))
 
 
 def contents_of(diff: DiffSummary, items: Iterable[BigDataItem]) -> list[tuple[str, int]]:

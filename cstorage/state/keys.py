@@ -13,18 +13,23 @@ byte  rest of the key                                    value
 ``C`` container ID                                       ``Container``
 ``N`` kind letter, name                                  ID of the holder
 ``O`` kind letter, 0/1 volatile, sequence (8, BE)        ID: listing order
-``P`` parent ID (length-prefixed), child ID              "" : children
-``T`` layer ID (length-prefixed), image ID               "" : images on a layer
-``K`` layer ID (length-prefixed), container ID           "" : container of a layer
-``U`` image ID (length-prefixed), container ID           "" : containers of an image
-``D`` c/u/t, digest, NUL, sequence (8, BE)               layer ID: by digest
-``E`` digest, NUL, sequence (8, BE)                      image ID: by digest
-``R`` content key (64 hex)                               int: references to it
+``P`` parent ID (length-prefixed)                        group by ID: children
+``T`` layer ID (length-prefixed)                         group by ID: images on a layer
+``K`` layer ID (length-prefixed)                         group by ID: its container
+``U`` image ID (length-prefixed)                         group by ID: its containers
+``D`` c/u/t, digest, NUL                                 group by age: layers
+``E`` digest, NUL                                        group by age: images
+``R`` content key (64 hex)                               int: references to it, or
+                                                         [int, UID that brought it]
+``W`` kind letter, ID                                    int: UID that created it, if not 0
 ``X`` layer ID                                           int: images that need it
 ``Y`` layer ID                                           int: containers that need it
-``#`` counter name                                       int
+``#`` counter name                                       int, or several
 ``@`` fact name                                          str
 ====  =================================================  =======================
+
+A group is an entry of its own and, with two or more members, one entry for each of them behind the
+group's key: the member's ID, or 8 bytes of its sequence (``groups``).
 """
 
 from __future__ import annotations
@@ -35,21 +40,21 @@ RECORD = {Kind.LAYER: b"L", Kind.IMAGE: b"I", Kind.CONTAINER: b"C"}
 _LETTER = {Kind.LAYER: b"l", Kind.IMAGE: b"i", Kind.CONTAINER: b"c"}
 
 
-def _text(value: str) -> bytes:
+def text(value: str) -> bytes:
     return value.encode("utf-8", "surrogateescape")
 
 
 def _prefixed(value: str) -> bytes:
-    raw = _text(value)
+    raw = text(value)
     return len(raw).to_bytes(2, "big") + raw
 
 
 def record(kind: Kind, id_: str) -> bytes:
-    return RECORD[kind] + _text(id_)
+    return RECORD[kind] + text(id_)
 
 
 def name(kind: Kind, value: str) -> bytes:
-    return b"N" + _LETTER[kind] + _text(value)
+    return b"N" + _LETTER[kind] + text(value)
 
 
 def order(kind: Kind, volatile: bool, sequence: int) -> bytes:
@@ -60,37 +65,33 @@ def order_prefix(kind: Kind) -> bytes:
     return b"O" + _LETTER[kind]
 
 
-def child_prefix(parent: str) -> bytes:
+def children(parent: str) -> bytes:
     return b"P" + _prefixed(parent)
 
 
-def image_of_layer_prefix(layer: str) -> bytes:
+def images_of_layer(layer: str) -> bytes:
     return b"T" + _prefixed(layer)
 
 
-def container_of_layer_prefix(layer: str) -> bytes:
+def containers_of_layer(layer: str) -> bytes:
     return b"K" + _prefixed(layer)
 
 
-def container_of_image_prefix(image: str) -> bytes:
+def containers_of_image(image: str) -> bytes:
     return b"U" + _prefixed(image)
 
 
-def under(prefix: bytes, id_: str) -> bytes:
-    return prefix + _text(id_)
-
-
-def layer_digest_prefix(which: str, digest: str) -> bytes:
+def layers_with_digest(which: str, digest: str) -> bytes:
     """``which``: c compressed, u uncompressed, t table of contents."""
     return b"D" + which.encode() + digest.encode() + b"\0"
 
 
-def image_digest_prefix(digest: str) -> bytes:
+def images_with_digest(digest: str) -> bytes:
     return b"E" + digest.encode() + b"\0"
 
 
-def sequenced(prefix: bytes, sequence: int) -> bytes:
-    return prefix + sequence.to_bytes(8, "big")
+def owner(kind: Kind, id_: str) -> bytes:
+    return b"W" + _LETTER[kind] + text(id_)
 
 
 def content(key: str) -> bytes:
@@ -99,7 +100,7 @@ def content(key: str) -> bytes:
 
 def uses(which: bytes, layer: str) -> bytes:
     """``which``: X by images, Y by containers."""
-    return which + _text(layer)
+    return which + text(layer)
 
 
 def counter(what: str) -> bytes:

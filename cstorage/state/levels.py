@@ -12,7 +12,8 @@ Rules of this module:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+
+from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cstorage.state import Table

@@ -6,32 +6,31 @@ disagree; that is ``ReplayError``, never a silent skip.
 
 from __future__ import annotations
 
-from typing import assert_never
-
 from cstorage import events as ev
 from cstorage.model import BigDataItem, Container, DiffSummary, Image, Item, Kind, Layer
-from cstorage.state import State, aggregates, keys
+from cstorage.state import State, aggregates, groups, keys
 from cstorage.state.aggregates import ReplayError
+from journal.plain import assert_never
 
 
-def apply(state: State, event: ev.Event, sequence: int) -> None:
-    """Change ``state`` by ``event``, the ``sequence``-th of the journal."""
+def apply(state: State, event: ev.Event, sequence: int, uid: int = 0) -> None:
+    """Change ``state`` by ``event``, the ``sequence``-th of the journal, which ``uid`` caused."""
     match event:
         case ev.StoreInitialised():
             state.put(keys.fact("driver"), event.driver)
         case ev.LayerCreated():
-            _create_layer(state, event, sequence)
+            _create_layer(state, event, sequence, uid)
         case ev.LayerDiffApplied():
             old = _layer(state, event.id)
             _index_diff(state, old, add=False)
             layer = old._replace(diff=event.diff)
-            _index_diff(state, layer, add=True)
+            _index_diff(state, layer, add=True, uid=uid)
             _store(state, Kind.LAYER, layer)
             aggregates.layer_changed(state, old, layer)
         case ev.LayerDeleted():
             _delete_layer(state, event.id)
         case ev.ImageCreated():
-            _create_image(state, event, sequence)
+            _create_image(state, event, sequence, uid)
         case ev.ImageMappedLayerAdded():
             image = _image(state, event.id)
             _store(
@@ -39,7 +38,7 @@ def apply(state: State, event: ev.Event, sequence: int) -> None:
                 Kind.IMAGE,
                 image._replace(mapped_top_layers=(*image.mapped_top_layers, event.layer)),
             )
-            state.put(keys.under(keys.image_of_layer_prefix(event.layer), event.id), "")
+            groups.add(state, keys.images_of_layer(event.layer), event.id, keys.text)
             aggregates.needed(state, aggregates.IMAGES, event.layer, 1)
         case ev.ImageMappedLayerRemoved():
             image = _image(state, event.id)
@@ -49,14 +48,14 @@ def apply(state: State, event: ev.Event, sequence: int) -> None:
             if gone:
                 aggregates.needed(state, aggregates.IMAGES, event.layer, -gone)
             if event.layer != image.top_layer:
-                state.remove(keys.under(keys.image_of_layer_prefix(event.layer), event.id))
+                groups.remove(state, keys.images_of_layer(event.layer), event.id, keys.text)
         case ev.ImageDeleted():
             _delete_image(state, event.id)
         case ev.ImageMoved():
             image = _image(state, event.id)
             _store(state, Kind.IMAGE, image._replace(store=event.store))
         case ev.ContainerCreated():
-            _create_container(state, event, sequence)
+            _create_container(state, event, sequence, uid)
         case ev.ContainerDeleted():
             _delete_container(state, event.id)
         case ev.NamesSet():
@@ -72,7 +71,7 @@ def apply(state: State, event: ev.Event, sequence: int) -> None:
             item = _item(state, event.kind, event.id)
             _store(state, event.kind, item._replace(metadata=event.metadata))
         case ev.BigDataSet():
-            _set_big_data(state, event.kind, event.id, event.item)
+            _set_big_data(state, event.kind, event.id, event.item, uid)
         case ev.FlagsSet():
             item = _item(state, event.kind, event.id)
             _store(state, event.kind, item._replace(flags=event.flags))
@@ -119,8 +118,8 @@ def _count(state: State, kind: Kind, by: int) -> None:
     state.put(key, (state.get(key) or 0) + by)
 
 
-def _enter(state: State, kind: Kind, item: Item, volatile: bool) -> None:
-    """Record, names, listing order, content references and count of a new item."""
+def _enter(state: State, kind: Kind, item: Item, volatile: bool, uid: int) -> None:
+    """Record, names, listing order, content references, owner and count of a new item."""
     if state.get(keys.record(kind, item.id)) is not None:
         raise ReplayError(f"{kind.name.lower()} {item.id!r} is created twice")
     _store(state, kind, item)
@@ -130,21 +129,29 @@ def _enter(state: State, kind: Kind, item: Item, volatile: bool) -> None:
         state.put(keys.name(kind, name), item.id)
     state.put(keys.order(kind, volatile, item.sequence), item.id)
     if item.big_data:
-        aggregates.content_kept(state, aggregates.contents_of(_NO_DIFF, item.big_data))
+        aggregates.content_kept(state, aggregates.contents_of(_NO_DIFF, item.big_data), uid)
+    aggregates.item_entered(state, kind, item.id, uid)
     _count(state, kind, 1)
 
 
 def _leave(state: State, kind: Kind, item: Item, volatile: bool) -> None:
+    """The opposite; whatever else is kept about the item has to be gone before."""
     state.remove(keys.record(kind, item.id))
     for name in item.names:
         state.remove(keys.name(kind, name))
     state.remove(keys.order(kind, volatile, item.sequence))
     if item.big_data:
-        aggregates.content_kept(state, aggregates.contents_of(_NO_DIFF, item.big_data), -1)
+        aggregates.content_left(state, aggregates.contents_of(_NO_DIFF, item.big_data))
+    aggregates.item_left(state, kind, item.id)
     _count(state, kind, -1)
 
 
-def _index_diff(state: State, layer: Layer, *, add: bool) -> None:
+def _by_age(state: State, kind: Kind) -> groups.Place:
+    """The place of an item in a group that is ordered by creation."""
+    return lambda id_: _item(state, kind, id_).sequence.to_bytes(8, "big")
+
+
+def _index_diff(state: State, layer: Layer, *, add: bool, uid: int = 0) -> None:
     diff = layer.diff
     for which, digest in (
         ("c", diff.compressed_digest),
@@ -152,13 +159,18 @@ def _index_diff(state: State, layer: Layer, *, add: bool) -> None:
         ("t", diff.toc_digest),
     ):
         if digest:
-            key = keys.sequenced(keys.layer_digest_prefix(which, digest), layer.sequence)
-            state.put(key, layer.id if add else None)
+            change = groups.add if add else groups.remove
+            group = keys.layers_with_digest(which, digest)
+            change(state, group, layer.id, _by_age(state, Kind.LAYER))
     if diff.recipe or diff.manifest:
-        aggregates.content_kept(state, aggregates.contents_of(diff, ()), 1 if add else -1)
+        contents = aggregates.contents_of(diff, ())
+        if add:
+            aggregates.content_kept(state, contents, uid)
+        else:
+            aggregates.content_left(state, contents)
 
 
-def _create_layer(state: State, event: ev.LayerCreated, sequence: int) -> None:
+def _create_layer(state: State, event: ev.LayerCreated, sequence: int, uid: int) -> None:
     layer = Layer(
         id=event.id,
         names=_unique(event.names),
@@ -174,29 +186,30 @@ def _create_layer(state: State, event: ev.LayerCreated, sequence: int) -> None:
         volatile=event.volatile,
         sequence=sequence,
     )
-    _enter(state, Kind.LAYER, layer, layer.volatile)
+    _enter(state, Kind.LAYER, layer, layer.volatile, uid)
     if layer.parent:
-        state.put(keys.under(keys.child_prefix(layer.parent), layer.id), "")
-    _index_diff(state, layer, add=True)
+        groups.add(state, keys.children(layer.parent), layer.id, keys.text)
+    _index_diff(state, layer, add=True, uid=uid)
     aggregates.layer_entered(state, layer)
 
 
 def _delete_layer(state: State, id_: str) -> None:
     layer = _layer(state, id_)
-    _leave(state, Kind.LAYER, layer, layer.volatile)
     if layer.parent:
-        state.remove(keys.under(keys.child_prefix(layer.parent), id_))
+        groups.remove(state, keys.children(layer.parent), id_, keys.text)
     _index_diff(state, layer, add=False)
     aggregates.layer_entered(state, layer, -1)
+    _leave(state, Kind.LAYER, layer, layer.volatile)
 
 
 def _index_image_digests(state: State, image: Image, *, add: bool) -> None:
+    change = groups.add if add else groups.remove
     for digest in image.digests:
-        key = keys.sequenced(keys.image_digest_prefix(digest), image.sequence)
-        state.put(key, image.id if add else None)
+        group = keys.images_with_digest(digest)
+        change(state, group, image.id, _by_age(state, Kind.IMAGE))
 
 
-def _create_image(state: State, event: ev.ImageCreated, sequence: int) -> None:
+def _create_image(state: State, event: ev.ImageCreated, sequence: int, uid: int) -> None:
     image = _settle_digest(
         Image(
             id=event.id,
@@ -212,9 +225,9 @@ def _create_image(state: State, event: ev.ImageCreated, sequence: int) -> None:
             store=event.store,
         )
     )
-    _enter(state, Kind.IMAGE, image, False)
+    _enter(state, Kind.IMAGE, image, False, uid)
     if image.top_layer:
-        state.put(keys.under(keys.image_of_layer_prefix(image.top_layer), image.id), "")
+        groups.add(state, keys.images_of_layer(image.top_layer), image.id, keys.text)
         aggregates.needed(state, aggregates.IMAGES, image.top_layer, 1)
     _index_image_digests(state, image, add=True)
 
@@ -228,15 +241,15 @@ def _settle_digest(image: Image) -> Image:
 
 def _delete_image(state: State, id_: str) -> None:
     image = _image(state, id_)
-    _leave(state, Kind.IMAGE, image, False)
     for layer in (image.top_layer, *image.mapped_top_layers):
         if layer:
-            state.remove(keys.under(keys.image_of_layer_prefix(layer), id_))
+            groups.remove(state, keys.images_of_layer(layer), id_, keys.text)
             aggregates.needed(state, aggregates.IMAGES, layer, -1)
     _index_image_digests(state, image, add=False)
+    _leave(state, Kind.IMAGE, image, False)
 
 
-def _create_container(state: State, event: ev.ContainerCreated, sequence: int) -> None:
+def _create_container(state: State, event: ev.ContainerCreated, sequence: int, uid: int) -> None:
     container = Container(
         id=event.id,
         names=_unique(event.names),
@@ -251,21 +264,21 @@ def _create_container(state: State, event: ev.ContainerCreated, sequence: int) -
         sequence=sequence,
         run_mark=event.run_mark,
     )
-    _enter(state, Kind.CONTAINER, container, container.volatile)
-    state.put(keys.under(keys.container_of_layer_prefix(container.layer), container.id), "")
+    _enter(state, Kind.CONTAINER, container, container.volatile, uid)
+    groups.add(state, keys.containers_of_layer(container.layer), container.id, keys.text)
     aggregates.needed(state, aggregates.CONTAINERS, container.layer, 1)
     if container.image:
-        state.put(keys.under(keys.container_of_image_prefix(container.image), container.id), "")
+        groups.add(state, keys.containers_of_image(container.image), container.id, keys.text)
 
 
 def _delete_container(state: State, id_: str) -> None:
     item = _item(state, Kind.CONTAINER, id_)
     assert isinstance(item, Container)
-    _leave(state, Kind.CONTAINER, item, item.volatile)
-    state.remove(keys.under(keys.container_of_layer_prefix(item.layer), id_))
+    groups.remove(state, keys.containers_of_layer(item.layer), id_, keys.text)
     aggregates.needed(state, aggregates.CONTAINERS, item.layer, -1)
     if item.image:
-        state.remove(keys.under(keys.container_of_image_prefix(item.image), id_))
+        groups.remove(state, keys.containers_of_image(item.image), id_, keys.text)
+    _leave(state, Kind.CONTAINER, item, item.volatile)
 
 
 def _rename(state: State, kind: Kind, id_: str, names: tuple[str, ...]) -> None:
@@ -293,12 +306,12 @@ def _take_name(state: State, kind: Kind, name: str, taker: str) -> None:
         _store(state, kind, other._replace(names=left))
 
 
-def _set_big_data(state: State, kind: Kind, id_: str, data: BigDataItem) -> None:
+def _set_big_data(state: State, kind: Kind, id_: str, data: BigDataItem, uid: int) -> None:
     item = _item(state, kind, id_)
     if isinstance(item, Image):
         _index_image_digests(state, item, add=False)
     kept = [d for d in item.big_data if d.name == data.name]
-    aggregates.content_kept(state, aggregates.contents_of(_NO_DIFF, kept), -1)
+    aggregates.content_left(state, aggregates.contents_of(_NO_DIFF, kept))
     if kept:
         blobs = tuple(data if d.name == data.name else d for d in item.big_data)
     else:
@@ -307,5 +320,5 @@ def _set_big_data(state: State, kind: Kind, id_: str, data: BigDataItem) -> None
     if isinstance(item, Image):
         item = _settle_digest(item)
         _index_image_digests(state, item, add=True)
-    aggregates.content_kept(state, aggregates.contents_of(_NO_DIFF, (data,)))
+    aggregates.content_kept(state, aggregates.contents_of(_NO_DIFF, (data,)), uid)
     _store(state, kind, item)

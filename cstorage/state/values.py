@@ -7,13 +7,14 @@ decoded when it is first asked for. Equal values have equal bytes, which the sta
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
-
-import cbor2
 
 from cstorage.model import Container, Image, Layer, stored
+from journal.codec import quick_cbor
+from journal.plain import Any
 
-REDUCER_VERSION = 4
+_cbor = quick_cbor()
+
+REDUCER_VERSION = 5
 """Raised whenever the same events give other entries; older snapshots are then not trusted."""
 
 
@@ -68,7 +69,8 @@ def encode(value: Any) -> bytes:
             ]
         case _:
             raw = value
-    return cbor2.dumps(raw, canonical=True)
+    encoded: bytes = _cbor.dumps(raw, canonical=True)
+    return encoded
 
 
 def _layer(r: Sequence[Any]) -> Layer:
@@ -129,6 +131,6 @@ _DECODE = {ord("L"): _layer, ord("I"): _image, ord("C"): _container}
 
 def decode(key: bytes, raw: bytes) -> Any:
     """The value behind ``key``, from its bytes."""
-    value = cbor2.loads(raw)
+    value = _cbor.loads(raw)
     make = _DECODE.get(key[0])
     return make(value) if make else value

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
 
 import journal as journal_api
 from cstorage import events as ev
@@ -22,6 +21,7 @@ from cstorage.state import State
 from cstorage.state.reducer import apply
 from cstorage.store.lookup import go_quote
 from cstorage.store.reading import Replica, translated
+from journal.plain import TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -16,7 +16,6 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cstorage.drivers import layout
 from cstorage.errors import ContentChanged, LayerUnknown, StorageError
@@ -24,6 +23,7 @@ from cstorage.interop import records
 from cstorage.model import Digest, Layer
 from cstorage.store import layers
 from cstorage.store.lookup import go_quote
+from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cstorage.archive.compression import ByteSink

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
 
 from cstorage import events as ev
 from cstorage.errors import ArchiveError, DriverError, StoreIsReadOnly
@@ -19,6 +18,7 @@ from cstorage.model import BigDataItem, Container, ContainerID, Image, ImageID, 
 from cstorage.store import bigdata, layers
 from cstorage.store.incoming import Incoming, Mode, declare
 from cstorage.store.workspace import Intent, Workspace, remove_tree
+from journal.plain import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from cstorage.state import State

@@ -6,9 +6,7 @@ name is refused, keys that start with ``manifest`` on images carry a manifest di
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
 
 from cstorage import events as ev
 from cstorage.content import ContentDamaged
@@ -27,6 +25,8 @@ from cstorage.model import BigDataItem, Container, Digest, Image, Item, Kind, La
 from cstorage.store import digests, lookup
 from cstorage.store.lookup import go_quote
 from cstorage.store.workspace import Intent, Workspace
+from journal.checksum import sha256
+from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cstorage.store.catalogue import Shelf
@@ -45,7 +45,7 @@ def stage(blobs: Sequence[Blob], work: Workspace, kind: Kind) -> tuple[BigDataIt
     for name, data, *rest in blobs:
         if not name:
             raise InvalidBigDataName(f"can't set empty name for {kind.name.lower()} big data item")
-        key = hashlib.sha256(data).hexdigest()
+        key = sha256(data).hexdigest()
         digest = str(rest[0]) if rest and rest[0] else f"sha256:{key}"
         if kind is Kind.IMAGE and name.startswith("manifest"):
             digests.check(digest)
@@ -77,7 +77,7 @@ def write(
             digests.check(digest)
         except InvalidDigest as error:
             raise InvalidDigest(f"digesting manifest {go_quote(name)}: {error}") from error
-    content = hashlib.sha256(data).hexdigest()
+    content = sha256(data).hexdigest()
     blob = BigDataItem(name, len(data), Digest(digest), content)
     if blob in item.big_data:
         return

@@ -8,13 +8,13 @@ primary store has too is hidden from lookups by that ID, not from lookups by nam
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol
 
 from cstorage.errors import ImageUnknown, LayerUnknown
 from cstorage.model import BigDataItem, Image, Item, Kind, Layer
 from cstorage.state import State
 from cstorage.store import lookup
 from cstorage.store.lookup import go_quote
+from journal.plain import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import re
 import time
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from cstorage import errors as err
 from cstorage.content import ContentDamaged
@@ -18,6 +17,7 @@ from cstorage.model import Container, Image, Item, Kind, Layer
 from cstorage.store import bigdata, deletion, integrity, lookup
 from cstorage.store.lookup import go_quote
 from cstorage.store.workspace import Intent, Workspace, remove_tree
+from journal.plain import TYPE_CHECKING, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -20,11 +20,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cstorage.archive.zstdframes import FrameWalker
 from cstorage.errors import ArchiveError
 from cstorage.model import Digest
+from journal.plain import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from pathlib import Path

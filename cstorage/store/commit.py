@@ -17,7 +17,6 @@ import errno
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import journal as journal_api
 from cstorage import events as ev
@@ -28,6 +27,7 @@ from cstorage.store.catalogue import Catalogue
 from cstorage.store.exchange import exchange
 from cstorage.store.reading import translated
 from cstorage.store.workspace import Folder, Intent, Workspace
+from journal.plain import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cstorage.drivers.contract import Prepared

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cstorage import events as ev
 from cstorage.errors import DuplicateID, DuplicateName, LayerUnknown, StorageError
@@ -21,6 +20,7 @@ from cstorage.store.mapping import MapOptions, check_overlaps, effective, stored
 from cstorage.store.transient import run_mark
 from cstorage.store.variants import Copy, choose
 from cstorage.store.workspace import Intent
+from journal.plain import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from cstorage.state import State

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import TYPE_CHECKING, NamedTuple
 
 from cstorage.errors import LayerUnknown
 from cstorage.model import IDMap, IDMaps, Layer, LayerID
 from cstorage.store import files
 from cstorage.store.mapping import of_files
+from journal.plain import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -16,8 +16,6 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
 
 import journal as journal_api
 from cstorage.config import StoreOptions
@@ -30,6 +28,7 @@ from cstorage.store.exchange import exchange
 from cstorage.store.lazily import LazyModule
 from cstorage.store.reading import Replica, translated
 from cstorage.store.workspace import Intent, Swap, Workspace, any_entries, left_over
+from journal.plain import TYPE_CHECKING, NamedTuple, Path
 
 if TYPE_CHECKING:
     from cstorage import events as ev
@@ -314,7 +313,9 @@ class Core:
         Costs two ``scandir`` calls when there are none. A store that cannot be written, or whose
         writer is busy, is left as it is: the next one who opens it will try again.
         """
-        places = dict.fromkeys((self.staging, self.trash, self.image_staging, self.image_trash))
+        places = [self.staging, self.trash]
+        if self.image_staging != self.staging:
+            places += [self.image_staging, self.image_trash]
         if self.location.read_only or not any_entries(*places):
             return 0
         settled = 0

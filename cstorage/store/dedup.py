@@ -13,12 +13,12 @@ import os
 import stat
 import struct
 import zlib
-from typing import TYPE_CHECKING
 
 from cstorage.errors import LayerUnknown, StorageError
 from cstorage.model import Kind
 from cstorage.store import images, lookup
 from cstorage.store.catalogue import Catalogue
+from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

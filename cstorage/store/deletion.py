@@ -6,8 +6,6 @@ or prefix skips them (quirk Q-01, a defect).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from cstorage import events as ev
 from cstorage.errors import (
     ImageUsedByContainer,
@@ -22,6 +20,7 @@ from cstorage.errors import (
 from cstorage.model import Container, Image, Kind, LayerID
 from cstorage.state import aggregates
 from cstorage.store import lookup
+from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cstorage.state import State

@@ -6,17 +6,20 @@ or against another reference, the driver makes a deterministic one.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, BinaryIO
-
+from cstorage.content import ContentDamaged
 from cstorage.errors import LayerUnknown, StorageError, UnsupportedCompression
 from cstorage.model import Change, Compression, IDMaps, Layer
 from cstorage.store import lookup
 from cstorage.store.lookup import go_quote
 from cstorage.store.mapping import of_files
+from journal.plain import TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:
     from cstorage.archive.compression import ByteSink
     from cstorage.store.core import Core
+
+
+_READ = 1 << 20
 
 
 class Pair:
@@ -103,7 +106,7 @@ def write(
         entry = core.driver.linked_entry(pair.layer.id) if pair.against_parent else ""
         if recipe is not None:
             with recipe:
-                _rebuild(core, pair.layer, recipe, target)
+                _rebuild(core, pair, recipe, target)
         elif entry:
             from cstorage.store.additional_layers import write_blob
 
@@ -124,11 +127,54 @@ def _recipe(core: Core, pair: Pair) -> BinaryIO | None:
     return core.content.open(pair.layer.diff.recipe) if pair.layer.diff.recipe else None
 
 
-def _rebuild(core: Core, layer: Layer, recipe: BinaryIO, sink: ByteSink) -> None:
+class _Vouched:
+    """A content file on its way to a reader; ``verify`` tells whether it was what its key says."""
+
+    def __init__(self, file: BinaryIO, key: str) -> None:
+        import hashlib
+
+        self._file = file
+        self._key = key
+        self._digest = hashlib.sha256()
+
+    def read(self, n: int, /) -> bytes:
+        data = self._file.read(n)
+        self._digest.update(data)
+        return data
+
+    def verify(self, what: str) -> None:
+        while self.read(_READ):
+            pass
+        if self._digest.hexdigest() != self._key:
+            raise ContentDamaged(
+                f"the {what} has digest {self._digest.hexdigest()}, expected {self._key}; run check"
+            )
+
+
+def _rebuild(core: Core, pair: Pair, recipe: BinaryIO, sink: ByteSink) -> None:
+    """The archive from the layer's files; a file that changed is named, and ends it.
+
+    The recipe and the file list of one import, both as their keys say, and every file as the list
+    says, are the archive: its own digest, which costs ten times as much, is computed only for
+    layers without such a list.
+    """
     from cstorage.archive.recipe import assemble
 
-    payloads = core.driver.payloads(layer.id)
+    diff = pair.layer.diff
+    payloads = core.driver.payloads(pair.layer.id)
     try:
-        assemble(recipe, payloads, sink, digest=layer.diff.uncompressed_digest)
+        if pair.shelf is not None or not diff.manifest or not core.content.holds(diff.manifest):
+            assemble(recipe, payloads, sink, digest=diff.uncompressed_digest)
+            return
+        with core.content.open(diff.manifest) as file:
+            manifest, known = _Vouched(file, diff.manifest), _Vouched(recipe, diff.recipe)
+            size = assemble(known, payloads, sink, manifest=manifest)
+            known.verify(f"recipe of layer {pair.layer.id}")
+            manifest.verify(f"file list of layer {pair.layer.id}")
+        if size != diff.uncompressed_size:
+            raise ContentDamaged(
+                f"the archive of layer {pair.layer.id} has {size} bytes, "
+                f"recorded were {diff.uncompressed_size}; run check"
+            )
     finally:
         payloads.close()

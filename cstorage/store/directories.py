@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import errno
 import os
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cstorage.errors import DirectoryFileUnknown, InvalidID
 from cstorage.model import Kind
 from cstorage.store import lookup
 from cstorage.store.workspace import remove_tree
+from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     from cstorage.state import State
     from cstorage.store.core import Core
@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 
 def _userdata(core: Core, root: Path, kind: str, key: str) -> Path:
     """``root/<driver>-<kind>/<key>/userdata``; a key can only name something below that folder."""
-    folder = root / f"{core.driver.name}-{kind}"
+    from pathlib import Path
+
+    folder = Path(root) / f"{core.driver.name}-{kind}"
     path = Path(os.path.normpath(folder / key.lstrip("/") / "userdata"))
     if folder not in path.parents or "\0" in key or path.parent == folder:
         raise InvalidID(
@@ -93,12 +95,12 @@ def withdraw(core: Core, folder: Folder, work: Workspace) -> None:
     What cannot be moved, because something is mounted there, is emptied where it is.
     """
     name = f"{folder.kind}-{folder.id}"
-    trashes = (work.path, Path(work.intent.annex))
+    trashes = (str(work.path), work.intent.annex)
     for place, trash in zip(_places(core, folder), trashes, strict=True):
         try:
-            if place.is_dir():
-                trash.mkdir(mode=0o700, parents=True, exist_ok=True)
-            place.rename(trash / name)
+            if os.path.isdir(place):
+                os.makedirs(trash, mode=0o700, exist_ok=True)
+            os.rename(place, f"{trash}/{name}")
         except FileNotFoundError:
             continue
         except OSError as error:
@@ -108,7 +110,7 @@ def withdraw(core: Core, folder: Folder, work: Workspace) -> None:
 
 
 def _inside(folder: Path, file: str) -> Path:
-    path = Path(os.path.normpath(folder / file.lstrip("/")))
+    path = type(folder)(os.path.normpath(folder / file.lstrip("/")))
     if folder not in path.parents:
         raise InvalidID(f"file name {file!r} leaves the directory {folder}")
     return path

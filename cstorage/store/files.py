@@ -24,11 +24,11 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import TYPE_CHECKING, NamedTuple
 
 from cstorage.errors import ContentChanged, LayerUnknown, StorageError
 from cstorage.model import Change, ChangeKind, Layer
 from cstorage.store.lookup import go_quote
+from journal.plain import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

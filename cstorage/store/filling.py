@@ -10,9 +10,7 @@ operations, of which a later one may read the tree.
 
 from __future__ import annotations
 
-import hashlib
 import os
-from typing import TYPE_CHECKING, BinaryIO
 
 from cstorage import events as ev
 from cstorage.errors import DriverError, LayerUnknown, StorageError
@@ -21,6 +19,7 @@ from cstorage.store import lookup
 from cstorage.store.exchange import can_exchange
 from cstorage.store.mapping import of_files
 from cstorage.store.workspace import Intent, Swap, Workspace
+from journal.plain import TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:
     from cstorage.archive.compression import ByteSource
@@ -48,6 +47,8 @@ class HashingFile:
         self.size = os.fstat(self.file.fileno()).st_size
         self.file.close()
         with self.path.open("rb") as written:
+            import hashlib
+
             key = hashlib.file_digest(written, "sha256").hexdigest()
         target = self.work.path / f"content-{key}"
         self.path.rename(target)
@@ -78,6 +79,26 @@ def extract(
     finally:
         recipe.file.close()
         manifest.file.close()
+
+
+def copy_finished(core: Core, prepared: Prepared, twin: Layer, work: Workspace) -> DiffSummary:
+    """Fill a layer with the tree and the records of another one that nobody may write to.
+
+    Raises ``StorageError`` if the driver put something of the parent into the new layer.
+    """
+    from cstorage.drivers.copytree import TreeCopier
+
+    if os.listdir(prepared.root_fd):
+        raise StorageError(f"layer {prepared.plan.id} is not empty")
+    prepared.filled = True
+    tree = os.open(core.driver.content_root(twin.id), _DIRECTORY)
+    try:
+        TreeCopier().copy(tree, prepared.root_fd)
+    finally:
+        os.close(tree)
+    for key in (twin.diff.recipe, twin.diff.manifest):
+        os.link(core.content.path(key), work.path / f"content-{key}")
+    return twin.diff
 
 
 def in_use(core: Core, layer: str) -> bool:

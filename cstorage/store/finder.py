@@ -6,11 +6,11 @@ See ``store`` for what ``key`` may be.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
 
 from cstorage.errors import ContainerUnknown, LayerUnknown
 from cstorage.model import Container, Image, Kind, Layer
 from cstorage.store import lookup
+from journal.plain import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from cstorage.store.core import Core

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
 
 from cstorage import events as ev
 from cstorage.errors import NotAnID, StorageError
 from cstorage.model import Kind
 from cstorage.state import keys
 from cstorage.store import lookup
+from journal.plain import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cstorage.store.core import Core

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from cstorage import events as ev
 from cstorage.events import codec
@@ -11,6 +10,7 @@ from cstorage.model import Kind
 from cstorage.store.lookup import any_item
 from cstorage.store.reading import translated
 from journal.frame import DATA
+from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cstorage.store.core import Core

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cstorage import events as ev
 from cstorage.errors import DuplicateID, DuplicateName, InvalidDigest, LayerUnknown
@@ -12,6 +11,7 @@ from cstorage.store import bigdata, diffs, digests, layers, lookup
 from cstorage.store.core import new_id
 from cstorage.store.lookup import go_quote
 from cstorage.store.workspace import Intent
+from journal.plain import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from cstorage.store.catalogue import Catalogue

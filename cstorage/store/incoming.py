@@ -17,7 +17,6 @@ import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
 from cstorage import events as ev
 from cstorage.drivers.copytree import TreeCopier
@@ -28,6 +27,7 @@ from cstorage.model import BigDataItem, IDMaps, Kind, Layer, LayerID
 from cstorage.store import bigdata, layers
 from cstorage.store.filling import extract
 from cstorage.store.workspace import Intent, Workspace
+from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cstorage.archive.compression import ByteSink

@@ -6,19 +6,21 @@ See ``store`` for what ``key`` may be.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from cstorage import events as ev
 from cstorage.model import Digest, Kind
 from cstorage.store.lazily import LazyModule
+from journal.plain import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cstorage import events as ev
     from cstorage.store import bigdata, directories, names
     from cstorage.store import flags as flags_of
     from cstorage.store.core import Core
     from cstorage.store.protocols import Blobs
 else:
+    ev = LazyModule("cstorage.events")
     bigdata = LazyModule("cstorage.store.bigdata")
     directories = LazyModule("cstorage.store.directories")
     flags_of = LazyModule("cstorage.store.flags")

@@ -8,7 +8,6 @@ one ``LayerCreated`` event says all there is to say.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cstorage import events as ev
 from cstorage.errors import (
@@ -23,9 +22,10 @@ from cstorage.model import BigDataItem, DiffSummary, Digest, IDMaps, Kind, Layer
 from cstorage.store import bigdata, chunked, lookup
 from cstorage.store.catalogue import Catalogue
 from cstorage.store.core import new_id
-from cstorage.store.filling import extract
+from cstorage.store.filling import copy_finished, extract
 from cstorage.store.mapping import MapOptions, effective, stored
 from cstorage.store.workspace import Intent, Workspace
+from journal.plain import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from cstorage.state import State
     from cstorage.store.commit import Transaction
     from cstorage.store.core import Core
+    from cstorage.store.flights import Repeatable
 
 
 class LayerRequest(NamedTuple):
@@ -155,10 +156,69 @@ def create(
     Raises ``LayerUnknown`` (parent, template), ``ParentIsContainer``, ``DuplicateID``,
     ``DuplicateName``, ``InvalidBigDataName``, ``ArchiveError``, ``DriverError``; nothing is left.
     """
-    staged = source is not None and core.driver.stages_content and not request.mount_label
-    state = core.state
-    base = check(core, Catalogue(state, core.shelves), request, staged)
-    id_ = LayerID(request.id) if request.id else new_layer_id(state)
+    if source is None or core.joint is not None:
+        return _make(core, request, source, options, toc_digest, expected)
+    from cstorage.store import flights
+
+    same = flights.repeatable(source)
+    if same is None:
+        return _make(core, request, source, options, toc_digest, expected)
+    _early_check(core, request, True)  # what is refused anyway is refused before any wait
+    if not request.id:
+        return _shared(core, request, source, same, options, toc_digest, expected)
+    with flights.Flight(core, "id", request.id) as flight:
+        layer = _shared(core, request, source, same, options, toc_digest, expected)
+        flight.tell(layer.id)
+        return layer
+
+
+def _early_check(core: Core, request: LayerRequest, filled: bool) -> tuple[Base, bool]:
+    """The base by the checks in their order, and whether the layer counts as staged."""
+    staged = filled and core.driver.stages_content and not request.mount_label
+    return check(core, Catalogue(core.state, core.shelves), request, staged), staged
+
+
+def _shared(
+    core: Core,
+    request: LayerRequest,
+    source: ByteSource,
+    same: Repeatable,
+    options: ApplyOptions | None,
+    toc_digest: str,
+    expected: str,
+) -> Layer:
+    """A layer filled from ``source``, or copied from one that was just filled from the same."""
+    from cstorage.store import flights
+
+    if not flights.may_share(request, options):
+        return _make(core, request, source, options, toc_digest, expected)
+    base, _ = _early_check(core, request, True)
+    place = (base.parent, repr((base.maps, base.base_maps, core.location.driver_options)))
+    with flights.Flight(core, "content", same.ends(), *place) as flight:
+        if flight.result:
+            twin = flights.finished(core, flight.result, same, base.parent)
+            if twin is not None:
+                try:
+                    return _make(core, request, source, options, toc_digest, expected, twin)
+                except (OSError, StorageError):
+                    pass  # deleted meanwhile, say; what is wrong with the request shows again
+        layer = _make(core, request, source, options, toc_digest, expected)
+        flight.tell(layer.id)
+        return layer
+
+
+def _make(
+    core: Core,
+    request: LayerRequest,
+    source: ByteSource | None,
+    options: ApplyOptions | None,
+    toc_digest: str,
+    expected: str,
+    twin: Layer | None = None,
+) -> Layer:
+    """``create`` without regard to others; ``twin`` has the content that ``source`` would give."""
+    base, staged = _early_check(core, request, source is not None)
+    id_ = LayerID(request.id) if request.id else new_layer_id(core.state)
     request = request._replace(id=id_, parent=base.parent)
     image = not request.writable
     with core.work() as work, core.tree_work(work, image=image) as tree_work:
@@ -166,15 +226,19 @@ def create(
         with prepare(core, base, id_, request, tree_work) as prepared:
             diff = base.diff
             if source is not None:
-                archive = chunked.TableReader(source)
-                diff = extract(core, prepared, archive, options, work)
+                if twin is not None:
+                    diff = copy_finished(core, prepared, twin, work)
+                    toc: str = twin.diff.toc_digest
+                else:
+                    archive = chunked.TableReader(source)
+                    diff = extract(core, prepared, archive, options, work)
+                    manifest = work.path / f"content-{diff.manifest}"
+                    toc = chunked.digest_of(archive, options, manifest, prepared.root_fd)
                 if expected and diff.uncompressed_digest != expected:
                     raise ContentChanged(
                         f"the archive has digest {diff.uncompressed_digest}, expected {expected}"
                     )
-                manifest = work.path / f"content-{diff.manifest}"
-                toc = toc_digest or chunked.digest_of(archive, options, manifest, prepared.root_fd)
-                diff = diff._replace(toc_digest=Digest(toc))
+                diff = diff._replace(toc_digest=Digest(toc_digest or toc))
             core.driver.make_durable(prepared)
             contents = staged_contents(diff if source is not None else DiffSummary(), blobs)
             if tree_work is work:

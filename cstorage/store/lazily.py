@@ -6,7 +6,7 @@ work does (architecture §9: 60 ms for a whole command).
 
 from __future__ import annotations
 
-from typing import Any
+from journal.plain import Any
 
 
 class LazyModule:

@@ -20,9 +20,9 @@ import os
 import threading
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from cstorage.errors import StorageError, StoreIsReadOnly
+from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

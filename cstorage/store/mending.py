@@ -14,7 +14,6 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cstorage import events as ev
 from cstorage.errors import (
@@ -29,6 +28,7 @@ from cstorage.store import contents, diffs, integrity
 from cstorage.store.filling import extract
 from cstorage.store.mapping import of_files
 from cstorage.store.workspace import Intent, remove_tree
+from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

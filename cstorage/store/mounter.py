@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cstorage.model import LayerID
 from cstorage.store import lookup
 from cstorage.store.lazily import LazyModule
+from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from cstorage.store import mounts
     from cstorage.store.core import Core
     from cstorage.store.mounts import MountTable

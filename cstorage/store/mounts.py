@@ -10,8 +10,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
 
 import journal as journal_api
 from cstorage.drivers.contract import MountOptions
@@ -21,8 +19,11 @@ from cstorage.store import lookup, variants
 from cstorage.store.core import boot_id
 from cstorage.store.reading import translated
 from journal.frame import DATA
+from journal.plain import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from cstorage.store.core import Core
     from journal import Journal, Reader, Writer
 
@@ -148,7 +149,7 @@ class MountTable:
                     mount = Mount(str(self.core.driver.mount(layer.id, options)), 1)
                 self._set(writer, layer.id, mount)
                 self._catch_up()
-                return Path(mount.path)
+                return _path(mount.path)
 
     def drop(self, layer: str, force: bool) -> bool:
         """One user less, or none with ``force``; True if it is still mounted."""
@@ -311,7 +312,7 @@ def parent_owners(core: Core, table: MountTable, key: str) -> tuple[list[int], l
         raise LayerNotMounted
     uids: set[int] = set()
     gids: set[int] = set()
-    for folder in Path(path).parents:
+    for folder in _path(path).parents:
         if str(folder) == "/":
             break
         for info in (os.stat(folder), os.lstat(folder)):
@@ -324,3 +325,9 @@ def parent_owners(core: Core, table: MountTable, key: str) -> tuple[list[int], l
 
 def _maps_host(entries: Sequence[tuple[int, int, int]], host: int) -> bool:
     return not entries or any(first <= host < first + size for _, first, size in entries)
+
+
+def _path(text: str) -> Path:
+    from pathlib import Path
+
+    return Path(text)

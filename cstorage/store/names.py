@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from cstorage import events as ev
 from cstorage.errors import LayerUnknown, NotAnID
 from cstorage.model import ImageID, Kind
 from cstorage.state import keys
 from cstorage.store import lookup, pullup
+from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cstorage.store.core import Core

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Sequence
-from pathlib import Path
 
 import journal as journal_api
 from cstorage.config import StoreOptions
@@ -15,6 +14,10 @@ from cstorage.errors import IncompleteOptions, StoreIsReadOnly, UnknownItemError
 from cstorage.store.core import Core, Location
 from cstorage.store.reading import translated
 from cstorage.store.store import Store
+from journal.plain import TYPE_CHECKING, Path
+
+if TYPE_CHECKING:
+    from cstorage.drivers.contract import GraphDriver
 
 
 class StoreNotFound(UnknownItemError):
@@ -194,19 +197,19 @@ def journal_folder(graph_root: Path, driver: str) -> Path:
 
 def first_driver(folder: Path) -> str:
     """Driver that the journal in ``folder`` was begun with, "" if it has no event yet."""
-    marker = folder.with_suffix(".driver")
     try:
-        return marker.read_text().strip()
+        with open(_marker(folder)) as file:
+            return file.read().strip()
     except FileNotFoundError:
         return ""
 
 
-def _open_core(location: Location, driver: object, taking_over: bool) -> Core:
-    from typing import cast
+def _marker(folder: Path) -> str:
+    """The file beside a journal that names the driver it was begun with."""
+    return f"{folder}.driver"
 
-    from cstorage.drivers.contract import GraphDriver
 
-    graph_driver = cast("GraphDriver", driver)
+def _open_core(location: Location, graph_driver: GraphDriver, taking_over: bool) -> Core:
     folder = journal_folder(location.graph_root, graph_driver.name)
     exists = (folder / "FORMAT").exists()
     with translated():
@@ -221,7 +224,8 @@ def _open_core(location: Location, driver: object, taking_over: bool) -> Core:
                     f"{location.graph_root} was written by containers/storage ({driver_folder}) "
                     "and has no journal; take it over with adopt, in place or into a new store"
                 )
-            folder.with_suffix(".driver").write_text(graph_driver.name + "\n")
+            with open(_marker(folder), "w") as file:
+                file.write(graph_driver.name + "\n")
             for name in ("staging", "trash"):
                 (location.graph_root / name).mkdir(mode=0o700, exist_ok=True)
             journal = journal_api.Journal.open(folder, mode="w", create=True)
@@ -237,6 +241,6 @@ def _open_core(location: Location, driver: object, taking_over: bool) -> Core:
 
 def _open_existing(folder: Path, read_only: bool) -> journal_api.Journal:
     """For writing if that is possible: a medium that refuses writes can still be read."""
-    if read_only or not os.access(folder, os.W_OK):
+    if read_only or not os.access(folder, os.W_OK, effective_ids=True):
         return journal_api.Journal.open(folder, mode="r")
     return journal_api.Journal.open(folder, mode="w")

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from cstorage.errors import StorageError, StoreIsReadOnly
 from cstorage.events import codec
@@ -20,6 +19,7 @@ from cstorage.interop.projection import Outcome, Projection, ViewChanged
 from cstorage.interop.selection import Form
 from journal.errors import JournalError
 from journal.frame import DATA
+from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cstorage import events as ev

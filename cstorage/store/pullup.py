@@ -7,14 +7,13 @@ original from lookups by ID.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from cstorage import events as ev
 from cstorage.errors import DuplicateName
 from cstorage.model import BigDataItem, Image, Kind
 from cstorage.store import bigdata
 from cstorage.store.lookup import go_quote
 from cstorage.store.workspace import Intent
+from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cstorage.store.catalogue import Shelf

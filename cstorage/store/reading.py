@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import journal as journal_api
 from cstorage.errors import OutcomeUnknown, StorageError, StoreBusy, StoreDamaged, StoreIsReadOnly
 from cstorage.state import State
 from cstorage.store import tables
 from journal.frame import DATA
+from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from journal import Frame, Journal, Reader
 
 TAIL_EVENTS = 256
@@ -58,8 +59,10 @@ def apply_frame(state: State, frame: Frame) -> int:
 
     sequence = frame.first_sequence
     decode = codec.decode
-    for raw in frame.transaction().events:
-        apply(state, decode(raw), sequence)
+    transaction = frame.transaction()
+    uid = int(transaction.actor[0])
+    for raw in transaction.events:
+        apply(state, decode(raw), sequence, uid)
         sequence += 1
     return frame.count
 

@@ -16,7 +16,6 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
 
 import journal as journal_api
 from cstorage import events as ev
@@ -29,6 +28,7 @@ from cstorage.store import diffs
 from cstorage.store.filling import extract
 from cstorage.store.history import entries_of
 from cstorage.store.workspace import Intent, Workspace, remove_tree
+from journal.plain import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from cstorage.archive.compression import ByteSink

@@ -10,7 +10,6 @@ import os
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
 
 from cstorage import events as ev
 from cstorage.errors import NotSupported, StorageError
@@ -27,6 +26,7 @@ from cstorage.model import (
 from cstorage.store import bigdata, chunked, layers, lookup
 from cstorage.store.filling import extract, replace_content
 from cstorage.store.workspace import Intent, remove_tree
+from journal.plain import TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager

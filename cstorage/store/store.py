@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
 
 from cstorage.errors import InvalidID
 from cstorage.model import (
@@ -29,9 +27,11 @@ from cstorage.store.item_data import ItemData
 from cstorage.store.lazily import LazyModule
 from cstorage.store.mapping import MapOptions
 from cstorage.store.mounter import Mounter
+from journal.plain import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
+    from pathlib import Path
 
     from cstorage import events as ev
     from cstorage.archive.apply import ApplyOptions
@@ -69,7 +69,7 @@ if TYPE_CHECKING:
     from cstorage.store.lockfile import LockFile
     from cstorage.store.staged import StagedLayer
     from cstorage.store.transactions import StoreTransaction
-    from cstorage.store.usage import ImageUsage, StoreUsage
+    from cstorage.store.usage import ImageUsage, OwnerUsage, StoreUsage
 
     _Blobs = Sequence[bigdata.Blob]
     from cstorage.store.adoption import Adoption
@@ -140,11 +140,11 @@ class Store(Finder, ItemData, Mounter):
 
     @property
     def graph_root(self) -> Path:
-        return self._core.location.graph_root
+        return _public(self._core.location.graph_root)
 
     @property
     def run_root(self) -> Path:
-        return self._core.location.run_root
+        return _public(self._core.location.run_root)
 
     @property
     def image_store(self) -> str:
@@ -187,7 +187,7 @@ class Store(Finder, ItemData, Mounter):
     @property
     def journal_path(self) -> Path:
         """The folder of the store's journal."""
-        return self._core.journal_path
+        return _public(self._core.journal_path)
 
     @property
     def sequence(self) -> int:
@@ -223,6 +223,10 @@ class Store(Finder, ItemData, Mounter):
     def usage(self, measure: bool = False) -> StoreUsage:
         """What the store occupies, without walking it. See ``usage.of_store``."""
         return usage.of_store(self._core, measure)
+
+    def owner_usage(self) -> Iterator[OwnerUsage]:
+        """What every user brought into the store, by UID. See ``usage.of_owners``."""
+        return usage.of_owners(self._core)
 
     def image_usage(self) -> Iterator[ImageUsage]:
         """What each image adds to the store."""
@@ -541,7 +545,8 @@ class Store(Finder, ItemData, Mounter):
 
     def snapshot(self) -> Path | None:
         """Write a snapshot of the state, so that the next open replays less."""
-        return self._core.snapshot()
+        found = self._core.snapshot()
+        return None if found is None else _public(found)
 
     # -- other tools -----------------------------------------------------------------------------
 
@@ -606,3 +611,10 @@ class Store(Finder, ItemData, Mounter):
     def export(self, directory: StrPath) -> Copied:
         """A store of containers/storage with everything in it. Errors: ``replay.export``."""
         return replay.export(self._core, str(directory))
+
+
+def _public(path: Path) -> Path:
+    """A path as others know them (``journal.plain``)."""
+    import pathlib
+
+    return pathlib.Path(path)

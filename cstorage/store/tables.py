@@ -18,7 +18,6 @@ At the bottom lies a snapshot of the journal (``journal/snapshots``, everything)
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cstorage.errors import StoreDamaged
 from cstorage.model.stored import SCHEMA
@@ -26,6 +25,7 @@ from cstorage.state import State, values
 from cstorage.state.levels import Levels, merged
 from journal.errors import JournalDamaged, JournalError, ResyncRequired, SnapshotRefused
 from journal.frame import SNAPSHOT_REF
+from journal.plain import TYPE_CHECKING, Any, NamedTuple
 from journal.snapshot import Snapshot
 
 if TYPE_CHECKING:

@@ -17,12 +17,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
 
 from cstorage.errors import LayerUnknown, NamesChanged
 from cstorage.model import Kind
 from cstorage.state import keys
 from cstorage.store import lookup
+from journal.plain import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cstorage.model import Container, Image, Layer, LayerID

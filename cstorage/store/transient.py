@@ -9,11 +9,11 @@ Containers of other run roots are somebody else's and stay.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from cstorage.content import write_synced
 from cstorage.model import Container, Kind
 from cstorage.store import deletion
+from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cstorage.store.core import Core

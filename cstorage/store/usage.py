@@ -7,11 +7,11 @@ from an archive (those of containers) have no recorded size; they are measured o
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, NamedTuple
 
 from cstorage.model import Kind
 from cstorage.state import aggregates, keys
 from cstorage.store import lookup
+from journal.plain import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,6 +32,22 @@ class ImageUsage(NamedTuple):
     """Layers that other images need too."""
     containers: int
     """Number of containers made from it."""
+
+
+class OwnerUsage(NamedTuple):
+    """What one user brought into the store: numbers of items, and bytes.
+
+    The bytes of all users are the store's without its journal.
+    """
+
+    uid: int
+    layers: int
+    images: int
+    containers: int
+    unmeasured_layers: int
+    layer_bytes: int
+    data_bytes: int
+    contents: int
 
 
 class StoreUsage(NamedTuple):
@@ -81,6 +97,24 @@ def of_store(core: Core, measure: bool = False) -> StoreUsage:
         journal_bytes=_journal_bytes(core),
         measured_bytes=walked,
     )
+
+
+def of_owners(core: Core) -> Iterator[OwnerUsage]:
+    """What every user brought who still has something in the store, by UID.
+
+    An item is of the user whose process created it, a content of the one who brought it first.
+    """
+    for uid, own in aggregates.owners(core.state):
+        yield OwnerUsage(
+            uid,
+            own.layers,
+            own.images,
+            own.containers,
+            own.unmeasured,
+            own.layer_bytes,
+            own.data,
+            own.contents,
+        )
 
 
 def of_image(core: Core, key: str) -> ImageUsage:

@@ -10,12 +10,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING
 
 from cstorage import idmap
 from cstorage.errors import StorageError
 from cstorage.model import IDMap, IDMaps, Image, Kind
 from cstorage.store.mapping import AutoMaps
+from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager

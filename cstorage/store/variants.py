@@ -7,14 +7,13 @@ would be a copy of is in an additional store.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from cstorage import events as ev
 from cstorage.errors import LayerUnknown
 from cstorage.model import IDMaps, Image, Layer, LayerID
 from cstorage.store import layers
 from cstorage.store.mapping import MapOptions, stored
 from cstorage.store.workspace import Intent
+from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cstorage.drivers.contract import Prepared

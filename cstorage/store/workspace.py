@@ -17,10 +17,11 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, NamedTuple
 
 from cstorage.content import sync_directory, write_synced
+from journal.codec import decode, encode
+from journal.errors import InvalidRecord
+from journal.plain import Any, NamedTuple, Path
 
 
 class Swap(NamedTuple):
@@ -67,34 +68,31 @@ class Workspace:
     @classmethod
     def create(cls, parent: Path) -> Workspace:
         """A new, empty, locked folder below ``parent`` (made if missing)."""
-        parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.makedirs(parent, mode=0o700, exist_ok=True)
         while True:
             path = parent / os.urandom(8).hex()
-            lock = path.with_suffix(".lock")
+            lock = f"{path}.lock"
             fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 # A sweeper may have taken the unlocked file for a left-over and removed it.
                 if os.fstat(fd).st_nlink:
-                    path.mkdir(mode=0o700)
+                    os.mkdir(path, mode=0o700)
                     return cls(path, fd)
             except BlockingIOError:
                 pass
             except BaseException:
-                lock.unlink(missing_ok=True)
+                _forget(lock)
                 os.close(fd)
                 raise
             os.close(fd)
 
     def declare(self, intent: Intent) -> None:
         """Write down, durably, what is about to move between this folder and the store."""
-        import json
-
         self.intent = intent
-        data = json.dumps(intent).encode()
         draft = self.path / "intent.new"
-        write_synced(draft, data)
-        draft.rename(self.path / "intent")
+        write_synced(draft, _packed(intent))
+        os.rename(draft, self.path / "intent")
         sync_directory(self.path)
         sync_directory(self.path.parent)
 
@@ -143,7 +141,7 @@ class Workspace:
             return
         self._discard_annex()
         remove_tree(self.path)
-        self.path.with_suffix(".lock").unlink(missing_ok=True)
+        _forget(f"{self.path}.lock")
         self.abandon()
 
     def _discard_annex(self) -> None:
@@ -159,6 +157,13 @@ class Workspace:
             os.close(fd)
 
 
+def _forget(lock: str) -> None:
+    try:
+        os.unlink(lock)
+    except FileNotFoundError:
+        pass
+
+
 def left_over(parent: Path) -> Iterator[Workspace]:
     """Work folders below ``parent`` that nobody owns; each is locked while it is looked at."""
     try:
@@ -168,7 +173,7 @@ def left_over(parent: Path) -> Iterator[Workspace]:
     for name in sorted(names):
         path = parent / name
         try:
-            fd = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fd = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except FileNotFoundError:
             continue
         try:
@@ -195,18 +200,35 @@ def any_entries(*parents: Path) -> bool:
     return False
 
 
-def _read_intent(path: Path) -> Intent:
-    import json
+def _packed(intent: Intent) -> bytes:
+    """The intent as CBOR; the names are bytes, since IDs may be any text."""
+    return encode(
+        [
+            intent.driver,
+            [os.fsencode(layer) for layer in intent.layers],
+            [os.fsencode(content) for content in intent.contents],
+            [[os.fsencode(s.layer), s.inode, os.fsencode(s.recipe)] for s in intent.swaps],
+            [[str(f.kind), os.fsencode(f.id)] for f in intent.folders],
+            os.fsencode(intent.annex),
+        ]
+    )
 
+
+def _read_intent(path: Path) -> Intent:
     try:
-        raw: Any = json.loads((path / "intent").read_bytes())
-        raw += [[], [], ""][len(raw) - 3 :]  # what earlier versions did not write
-        swaps = tuple(Swap(*swap) for swap in raw[3])
-        folders = tuple(Folder(*folder) for folder in raw[4])
-        return Intent(str(raw[0]), tuple(raw[1]), tuple(raw[2]), swaps, folders, str(raw[5]))
+        raw: Any = decode((path / "intent").read_bytes())
+        raw += [[], ""][len(raw) - 4 :]  # what earlier versions did not write
+        return Intent(
+            str(raw[0]),
+            tuple(map(os.fsdecode, raw[1])),
+            tuple(map(os.fsdecode, raw[2])),
+            tuple(Swap(os.fsdecode(s[0]), s[1], os.fsdecode(s[2])) for s in raw[3]),
+            tuple(Folder(str(f[0]), os.fsdecode(f[1])) for f in raw[4]),
+            os.fsdecode(raw[5]),
+        )
     except FileNotFoundError:
         return Intent()
-    except (ValueError, IndexError, TypeError):
+    except (InvalidRecord, IndexError, TypeError):
         # Renamed into place only after it was synced, so this is damage of the medium; the things
         # it listed are found by the full sweep of ``gc``.
         return Intent()

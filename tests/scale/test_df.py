@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 import sysconfig
 import tarfile
 from pathlib import Path
@@ -12,6 +13,8 @@ from pathlib import Path
 import pytest
 
 import cstorage
+
+TOP = Path(__file__).resolve().parents[2]
 
 
 def archive(path: Path, *folders: str) -> Path:
@@ -68,3 +71,50 @@ def test_containers_layers_count_when_they_are_measured(tmp_path):
         found = store.usage()
         assert (found.unmeasured_layers, found.measured_bytes) == (1, 0)
         assert store.usage(measure=True).measured_bytes == du(root)
+
+
+CREATES = """
+import os, sys
+os.setreuid({uid}, 0)  # as a program that was started by a user with root's powers
+sys.path.insert(0, {top!r})
+import cstorage
+with cstorage.open({graph!r}, {run!r}, driver="vfs") as store, open({archive!r}, "rb") as source:
+    layer = store.import_layer(source, id="of{uid}")
+    store.create_image(id="i{uid}", layer=layer.id, big_data=[("note", b"{uid}" * 5000)])
+    store.create_image(id="j{uid}", big_data=[("note", b"the same" * 1000)])
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="acts as several users, which takes root")
+@pytest.mark.root
+def test_every_user_pays_for_what_he_brought(tmp_path, cstorage_command):
+    """Per user what ``du`` says of his trees; together with the data, the whole store's sums."""
+    graph, run = tmp_path / "g", tmp_path / "r"
+    brought = {1001: ("test", "email"), 1002: ("unittest", "xml")}
+    for uid, folders in brought.items():
+        path = archive(tmp_path / f"{uid}.tar", *folders)
+        code = CREATES.format(
+            uid=uid, top=str(TOP), graph=str(graph), run=str(run), archive=str(path)
+        )
+        subprocess.run([sys.executable, "-c", code], check=True)
+    words = [*cstorage_command, "-g", graph, "-R", run, "-s", "vfs"]
+    done = subprocess.run([*words, "df", "--json"], capture_output=True, check=True)
+    shown = json.loads(done.stdout)
+    owners = {owner["uid"]: owner for owner in shown["owners"]}
+    assert sorted(owners) == [1001, 1002]
+    for uid in brought:
+        real = du(graph / "vfs" / "dir" / f"of{uid}")
+        assert abs(owners[uid]["layer_bytes"] - real) <= real / 100
+        assert (owners[uid]["layers"], owners[uid]["images"]) == (1, 2)
+    for part in ("layers", "images", "layer_bytes", "data_bytes", "contents"):
+        assert sum(owner[part] for owner in owners.values()) == shown[part]
+    # The note that both brought is his who came first; each has a recipe, a manifest and a note.
+    assert [owners[uid]["contents"] for uid in brought] == [4, 3]
+    text = subprocess.run([*words, "df"], capture_output=True, text=True, check=True).stdout
+    assert [line.split()[0] for line in text.split("OWNER")[1].splitlines()[1:]] == ["1001", "1002"]
+    with cstorage.open(graph, run, driver="vfs") as store:
+        store.delete_image("i1001")
+        assert [owner.contents for owner in store.owner_usage()] == [1, 3]
+        store.delete_image("j1002")  # uses the other's note, which stays his
+        store.delete_image("i1002")
+        assert [owner.uid for owner in store.owner_usage()] == [1001]

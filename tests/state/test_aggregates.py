@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from cstorage import events as ev
 from cstorage.model import BigDataItem, DiffSummary, IDMaps, Kind
 from cstorage.state import State, aggregates, keys
-from cstorage.state.aggregates import CONTAINERS, IMAGES, Usage, blocks
+from cstorage.state.aggregates import CONTAINERS, IMAGES, Owned, Usage, blocks
 from cstorage.state.reducer import apply
 
 IDS = ["a", "b", "c", "d", "e"]
@@ -119,10 +119,22 @@ def test_the_sums_are_what_counting_gives_after_any_events(script):
         elif what == "data" and state.image(id_) is not None:
             event = ev.BigDataSet(Kind.IMAGE, id_, BigDataItem("x", 100, "", blob))
         if event is not None:
-            apply(state, event, sequence)
+            apply(state, event, sequence, size % 3)
     # One content has one size; recipes and blobs of the test share keys, so compare without it.
     got, wanted = aggregates.usage(state), counted(state)
     assert got._replace(data=0) == wanted._replace(data=0)
+    parts = [owned for _, owned in aggregates.owners(state)]
+    whole = Owned(*map(sum, zip(*parts, strict=True)))
+    assert whole.layer_bytes == got.layers
+    assert (whole.unmeasured, whole.data, whole.contents) == (
+        got.unmeasured,
+        got.data,
+        got.contents,
+    )
+    assert (whole.layers, whole.images, whole.containers) == tuple(
+        state.count(kind) for kind in (Kind.LAYER, Kind.IMAGE, Kind.CONTAINER)
+    )
+    assert all(any(owned) for owned in parts)
 
 
 def _descends(state: State, id_: str, ancestor: str) -> bool:
@@ -152,3 +164,22 @@ def test_shared_and_unique_bytes_of_two_images_on_one_base():
     sums = aggregates.usage(state)
     assert (sums.shared, sums.unique, sums.unneeded) == (1000, 230, 7)
     assert (sums.in_use, sums.reclaimable) == (1200, 37)
+
+
+def test_a_content_stays_with_the_user_who_brought_it_first():
+    """Also when he deletes his item, as long as somebody else refers to the content."""
+    blob = (BigDataItem("x", 5000, "", BLOBS[0]),)
+    state = State()
+    apply(state, image("his", "", blob), 1, 7)
+    apply(state, image("hers", "", blob), 2, 8)
+    assert dict(aggregates.owners(state)) == {
+        7: Owned(images=1, data=8192, contents=1),
+        8: Owned(images=1),
+    }
+    apply(state, ev.ImageDeleted("his"), 3, 8)
+    assert dict(aggregates.owners(state)) == {
+        7: Owned(data=8192, contents=1),
+        8: Owned(images=1),
+    }
+    apply(state, ev.ImageDeleted("hers"), 4, 7)
+    assert dict(aggregates.owners(state)) == {}

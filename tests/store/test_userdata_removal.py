@@ -15,6 +15,7 @@ from cstorage.errors import ContainerUnknown
 from cstorage.store import directories, workspace
 from cstorage.store.core import Core
 from cstorage.store.workspace import Workspace
+from journal import codec
 from tests.store.place import fill
 
 MOMENTS = ["before", "between", "after"]
@@ -35,10 +36,10 @@ def kill_at(moment: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
         def once(source, target):
             rename(source, target)
-            if os.path.isdir(target / "userdata"):
+            if os.path.isdir(f"{target}/userdata"):
                 die()
 
-        monkeypatch.setattr(directories.Path, "rename", once)
+        monkeypatch.setattr(os, "rename", once)
 
 
 def killed_while(monkeypatch, place, moment, action) -> None:
@@ -130,7 +131,7 @@ def test_a_refused_deletion_keeps_the_directories(place, monkeypatch):
 def test_intents_of_earlier_versions_are_read(tmp_path):
     work = Workspace.create(tmp_path)
     work.declare(workspace.Intent("vfs", ("a",), ("b",)))
-    (work.path / "intent").write_text('["vfs", ["a"], ["b"]]')
+    (work.path / "intent").write_bytes(codec.encode(["vfs", [b"a"], [b"b"], []]))
     work.abandon()
     (found,) = workspace.left_over(tmp_path)
     assert found.intent == workspace.Intent("vfs", ("a",), ("b",))

@@ -303,6 +303,15 @@ class SimFs:
             raise OSError(errno.EWOULDBLOCK, "locked")
         self.locks[ino] = fd
 
+    def enqueue(self, fd: int, number: int, /) -> bool:
+        return True  # one thread: whoever finds the lock taken never gets it
+
+    def waiting(self, fd: int, number: int, /) -> bool:
+        return False
+
+    def dequeue(self, fd: int, /) -> None:
+        pass
+
     def allocate(self, fd: int, size: int, /) -> None:
         self._step("allocate")
 

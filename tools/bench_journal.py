@@ -1,0 +1,384 @@
+"""``tools/bench journal``: every speed the journal promises, beside its peer, in one run.
+
+    tools/bench journal [--rounds N] [--records N] [--items N] [--only WORD,…]
+
+Candidates alternate in short blocks and the median of the ratios of neighbouring blocks is
+printed, so that another program on the machine slows both sides of a ratio alike; where a budget
+is an absolute time or rate, the best round counts (the others say more about the neighbours). A
+line says ``met`` or ``MISSED``; the exit status is 1 if any was missed.
+
+Peers: raw append and fdatasync of the same bytes, SQLite in WAL mode with synchronous=FULL, the
+bare checksums and hashes that the format demands, the bare decoder, a bare interpreter.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+TOP = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(TOP), str(TOP / "tools")]
+
+from bench_commit import RECORD_BYTES, committing, together  # noqa: E402
+
+if TYPE_CHECKING:
+    from journal import Frame
+
+BLOCK_COMMITS = 50
+THREADS = 16
+TAIL_RECORDS = 50_000
+FRAME_EVENTS = 1
+COUNTED = ("commit", "threads", "verify", "replay", "open", "watch", "import")
+_missed: list[str] = []
+
+
+def line(what: str, value: str, budget: str, met: bool | None) -> None:
+    """One result; ``met`` is None for what has no budget."""
+    said = "" if met is None else "met" if met else "MISSED"
+    if met is False:
+        _missed.append(what)
+    print(f"  {what:<46} {value:>24}   {budget:<22} {said}".rstrip(), flush=True)
+
+
+def ratios(one: list[float], other: list[float]) -> float:
+    """Median of the ratios of neighbouring blocks."""
+    return statistics.median(b / a for a, b in zip(one, other, strict=True))
+
+
+def alternate(actions: list[Callable[[], object]], rounds: int) -> list[list[float]]:
+    """Seconds of each action; the order turns with every round, so none is always first."""
+    times: list[list[float]] = [[] for _ in actions]
+    for number in range(rounds):
+        for step in range(len(actions)):
+            index = (number + step) % len(actions)
+            began = time.perf_counter()
+            actions[index]()
+            times[index].append(time.perf_counter() - began)
+    return times
+
+
+# -- commits ---------------------------------------------------------------------------------------
+
+
+def commits(folder: Path, rounds: int) -> None:
+    with committing(folder, BLOCK_COMMITS, same_bytes=True) as actions:
+        for action in actions.values():
+            action()
+        raw, ours, database = alternate(list(actions.values()), rounds)
+    rate = BLOCK_COMMITS / statistics.median(ours)
+    to_raw = ratios(ours, raw)
+    to_database = ratios(ours, database)
+    line("one writer, commits", f"{rate:.0f}/s", "", None)
+    line("one writer : raw append+fdatasync", f"{to_raw:.2f} x", ">= 0.90", to_raw >= 0.90)
+    line("one writer : SQLite WAL FULL", f"{to_database:.2f} x", ">= 1", to_database >= 1)
+
+
+def threads(folder: Path, rounds: int) -> None:
+    from journal import Journal
+
+    record = os.urandom(RECORD_BYTES)
+    count = THREADS * 25
+    with Journal.open(folder / "threads", "w", create=True) as journal:
+
+        def one() -> None:
+            for _ in range(count // 4):
+                journal.commit([["measured", record]])
+
+        many = together(THREADS, count, lambda *_: journal.commit([["measured", record]]))
+        one()
+        alone, crowd = alternate([one, many], rounds)
+    gain = statistics.median(4 * a / b for a, b in zip(alone, crowd, strict=True))
+    line(f"{THREADS} threads : one", f"{gain:.1f} x", ">= 4", gain >= 4)
+
+
+# -- reading ---------------------------------------------------------------------------------------
+
+
+def record_of(number: int) -> list[Any]:
+    """An event as long as that of a layer's change."""
+    return ["metadata-set", f"{number:064x}", number, "text of the metadata of a layer" * 2]
+
+
+def filled(path: Path, records: int) -> None:
+    """A journal of one-event frames, written without syncing."""
+    from journal import Journal
+
+    with (
+        Journal.open(path, "w", create=True, durability="none") as journal,
+        journal.writer() as writer,
+    ):
+        for number in range(records):
+            writer.commit([record_of(number)])
+
+
+def bare(path: Path) -> int:
+    """What the format demands of a verification and nothing else: two checksums and three hashes
+    of every frame (link, leaf and node of the tree), without a look at the results."""
+    from journal import frame as fr
+    from journal.checksum import extender, preferred
+
+    extend = extender(preferred())
+    unpack = fr.HEADER.unpack_from
+    frames = 0
+    for segment in sorted((path / "segments").iterdir()):
+        data = segment.read_bytes()
+        at = 128
+        link = bytes(32)
+        size = len(data)
+        while at < size:
+            end = at + 40 + (unpack(data, at)[2] + 7 & -8)
+            extend(0, data[at + 8 : at + 40])
+            extend(0, data[at + 40 : end])
+            link = sha256(link + data[at + 8 : end]).digest()
+            sha256(b"\0" + link).digest()
+            sha256(b"\1" + link + link).digest()
+            at = end + 40
+            frames += 1
+    return frames
+
+
+def verification(path: Path, records: int, rounds: int) -> None:
+    from journal.verify import verify
+
+    processes = os.cpu_count() or 1
+    single: list[float] = []
+    several: list[float] = []
+    floor: list[float] = []
+
+    def check(count: int) -> None:
+        report = verify(str(path), processes=count)
+        assert report.exit_code == 0 and report.events == records, report
+
+    single, several, floor = alternate(
+        [lambda: check(1), lambda: check(processes), lambda: bare(path)], rounds
+    )
+    line("verify, one process", f"{records / min(single) / 1e6:.2f} M records/s", "", None)
+    rate = records / min(several) / 1e6
+    line(f"verify, {processes} processes", f"{rate:.2f} M records/s", ">= 0.8", rate >= 0.8)
+    line("verify, one process : bare sums and hashes", f"{ratios(single, floor):.2f} x", "", None)
+    line(
+        f"verify, {processes} processes : bare sums and hashes",
+        f"{ratios(several, floor):.2f} x", "", None,
+    )  # fmt: skip
+
+
+def lazily(frames: Iterator[list[Frame]]) -> dict[str, tuple[Any, ...]]:
+    """A state whose records stay as they came out of the decoder until somebody asks."""
+    state: dict[str, tuple[Any, ...]] = {}
+    for batch in frames:
+        for frame in batch:
+            if frame.kind == 1:
+                for event in frame.events():
+                    state[event[1]] = event
+    return state
+
+
+def batches(reader: Any) -> Iterator[list[Frame]]:
+    while batch := reader.read_batch():
+        yield batch
+
+
+def replays(path: Path, folder: Path, records: int, rounds: int) -> None:
+    import gc
+
+    import cbor2
+    import synthetic
+
+    from cstorage.state import State
+    from cstorage.store.reading import apply_frame
+    from journal import Journal
+
+    gc.disable()
+    with Journal.open(path) as journal:
+        bodies = [frame.body for frame in journal.frames() if frame.kind == 1]
+
+        def ours() -> None:
+            with journal.reader() as reader:
+                assert len(lazily(batches(reader))) == records
+
+        def decoding() -> None:
+            loads = cbor2.loads
+            for body in bodies:
+                loads(body)
+
+        mine, decoder = alternate([ours, decoding], rounds)
+    rate = records / min(mine) / 1e6
+    line("replay to records, journal", f"{rate:.2f} M events/s", ">= 0.35", rate >= 0.35)
+    line("replay : decoding the bodies alone", f"{ratios(mine, decoder):.2f} x", "", None)
+    layers = max(1000, records // 10)
+    synthetic.ours(folder / "store", layers, tables=False)
+    events = 0
+    times = []
+    for _ in range(min(3, rounds)):
+        state = State()
+        with Journal.open(folder / "store" / "graph" / "journal") as journal:
+            began = time.perf_counter()
+            events = sum(apply_frame(state, frame) for frame in journal.frames())
+            times.append(time.perf_counter() - began)
+        state = State()
+    gc.enable()
+    rate = events / min(times) / 1e6
+    line("replay to a store's state (all indexes)", f"{rate:.3f} M events/s", ">= 0.35",
+         rate >= 0.35)  # fmt: skip
+
+
+# -- opening ---------------------------------------------------------------------------------------
+
+OPENING = """
+import sys, time
+sys.path[:0] = [sys.argv[2], sys.argv[2] + "/tools"]
+began = time.perf_counter()
+from journal import Journal
+from bench_journal import batches, lazily
+with Journal.open(sys.argv[1]) as journal:
+    import gc
+    gc.disable()
+    began = time.perf_counter()
+    with journal.snapshots.open_trusted(schema=1, reducer_version=1) as snapshot:
+        with journal.reader(snapshot.position) as reader:
+            tail = lazily(batches(reader))
+        took = time.perf_counter() - began
+        assert len(snapshot) == int(sys.argv[3]) and len(tail) == int(sys.argv[4])
+        assert snapshot.get(b"%064x" % 1) is not None
+    status = dict(x.split(":", 1) for x in open("/proc/self/status") if ":" in x)
+    print(took, *(int(status[name].split()[0]) for name in ("VmRSS", "RssFile")))
+"""
+
+
+def opening(folder: Path, items: int, rounds: int) -> None:
+    from journal import Journal
+    from journal.digest import StateDigest
+
+    path = folder / "opening"
+    with Journal.open(path, "w", create=True, durability="none") as journal:
+        journal.commit([record_of(0)])
+        value = bytes(100)
+        journal.snapshots.write(
+            ((b"%064x" % number, value) for number in range(items)),
+            position=journal.position, schema=1, reducer_version=1, digest=StateDigest().value(),
+        )  # fmt: skip
+        with journal.writer() as writer:
+            for number in range(TAIL_RECORDS):
+                writer.commit([record_of(items + number)])
+    seconds, memory, owned = [], [], []
+    words = [sys.executable, "-c", OPENING, str(path), str(TOP), str(items), str(TAIL_RECORDS)]
+    for _ in range(max(3, rounds // 2)):
+        said = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
+        seconds.append(float(said[0]))
+        memory.append(int(said[1]) / 1e3)
+        owned.append((int(said[1]) - int(said[2])) / 1e3)
+    took, most, own = min(seconds), max(memory), max(owned)
+    what = f"open, {items:,} items + {TAIL_RECORDS:,} records"
+    line(what, f"{took:.3f} s", "<= 0.3 s", took <= 0.3)
+    line("  memory of that process", f"{most:.0f} MB", "<= 80 MB", most <= 80)
+    line("  the same without mapped file pages", f"{own:.0f} MB", "", None)
+
+
+# -- watching --------------------------------------------------------------------------------------
+
+COMMITTING = """
+import sys, time
+sys.path.insert(0, sys.argv[2])
+from journal import Journal
+with Journal.open(sys.argv[1], "w") as journal:
+    for number in range(int(sys.argv[3])):
+        time.sleep(0.005)
+        journal.commit([["seen", number]])
+"""
+
+
+def watching(folder: Path, count: int) -> None:
+    """From the moment a frame gets its time, before it is written, to its arrival here."""
+    from journal import Journal
+
+    path = folder / "watching"
+    Journal.open(path, "w", create=True).close()
+    late: list[float] = []
+    with Journal.open(path) as journal, journal.watch() as watcher:
+        mode = watcher.mode
+        words = [sys.executable, "-c", COMMITTING, str(path), str(TOP), str(count)]
+        other = subprocess.Popen(words)
+        try:
+            for frame in watcher.follow(20.0):
+                if frame.kind == 1:
+                    late.append((time.time_ns() - frame.time_ns) / 1e6)
+                    if len(late) == count:
+                        break
+        finally:
+            other.wait()
+    late.sort()
+    p50, p99 = late[len(late) // 2], late[int(len(late) * 0.99)]
+    line(f"watch ({mode}), p50", f"{p50:.2f} ms", "<= 1 ms", p50 <= 1)
+    line(f"watch ({mode}), p99", f"{p99:.2f} ms", "<= 10 ms", p99 <= 10)
+
+
+# -- starting --------------------------------------------------------------------------------------
+
+
+def starting(rounds: int) -> None:
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    environment["PYTHONPATH"] = str(TOP)
+
+    def run(code: str) -> Callable[[], object]:
+        return lambda: subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+
+    run("import journal")()
+    nothing, journal = alternate([run("pass"), run("import journal")], rounds)
+    added = statistics.median(b - a for a, b in zip(nothing, journal, strict=True)) * 1e3
+    least = (min(journal) - min(nothing)) * 1e3
+    line("import journal, added to a bare start", f"{added:.1f} ms", "<= 15 ms", added <= 15)
+    line("  the same, least of both", f"{least:.1f} ms", "", None)
+
+
+def main(words: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="tools/bench journal", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--rounds", type=int, default=9, help="rounds of the slow measurements")
+    parser.add_argument("--records", type=int, default=200_000)
+    parser.add_argument("--items", type=int, default=1_000_000)
+    parser.add_argument("--only", default="", help=",".join(COUNTED))
+    given = parser.parse_args(words)
+    wanted = given.only.split(",") if given.only else COUNTED
+    with tempfile.TemporaryDirectory(prefix="journal-bench-") as name:
+        folder = Path(name)
+        speed = min(
+            _seconds(lambda: [sha256(bytes(256)).digest() for _ in range(2000)]) for _ in range(20)
+        )
+        print(f"SHA-256 of 256 bytes: {speed / 2000 * 1e9:.0f} ns; load {os.getloadavg()[0]:.1f}")
+        if "commit" in wanted:
+            commits(folder, given.rounds * 8)
+        if "threads" in wanted:
+            threads(folder, given.rounds * 2)
+        if "verify" in wanted or "replay" in wanted:
+            filled(folder / "filled", given.records)
+        if "verify" in wanted:
+            verification(folder / "filled", given.records, given.rounds)
+        if "replay" in wanted:
+            replays(folder / "filled", folder, given.records, given.rounds)
+        if "open" in wanted:
+            opening(folder, given.items, given.rounds)
+        if "watch" in wanted:
+            watching(folder, 60 * given.rounds)
+        if "import" in wanted:
+            starting(given.rounds * 4)
+        print(f"{len(_missed)} budgets missed; load {os.getloadavg()[0]:.1f}")
+    return 1 if _missed else 0
+
+
+def _seconds(action: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    action()
+    return time.perf_counter() - began
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
