@@ -436,6 +436,8 @@ class Extractor:
     def _whiteout(
         self, member: Member, name: bytes, directory: bytes, base: bytes
     ) -> tuple[bytes, int]:
+        if self._replaced(directory):
+            return name, SKIPPED  # umoci writes these: a file, then what its directory lost
         if base == wh.OPAQUE:
             parent = self._parent(directory, name).fd
             if self._overlay:
@@ -463,6 +465,20 @@ class Extractor:
         else:
             self._remove(parent, target)
         return path, WHITEOUT
+
+    def _replaced(self, directory: bytes) -> bool:
+        """Whether this archive made a file or the like of ``directory`` or of one above it."""
+        while directory:
+            above, _, base = directory.rpartition(b"/")
+            if directory in self._seen:
+                try:
+                    info = beneath.stat_in(self._parents.find(above).fd, base)
+                except (FileNotFoundError, NotADirectoryError):
+                    return False
+                kind = stat.S_IFMT(info.st_mode) if info is not None else stat.S_IFDIR
+                return kind not in (stat.S_IFDIR, stat.S_IFLNK)
+            directory = above
+        return False
 
     def _below_whiteout(self, directory: bytes) -> bool:
         """Whether a whiteout of this archive already covers ``directory``."""

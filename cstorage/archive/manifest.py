@@ -11,7 +11,8 @@ further item describes an entry:
 ``mark`` is 0 for an entry, 1 for "this path of the lower layers is gone", 2 for "everything of the
 lower layers below this path is gone". ``path`` is the cleaned path, raw bytes, without leading
 slash (the root is ``b""``). ``type`` is the tar type letter. IDs are those of the archive, not
-mapped. ``xattrs`` is a list of pairs in archive order. ``digest`` is empty except for regular
+mapped. ``xattrs`` is a list of pairs in archive order; a name that is not UTF-8 is a byte string.
+``digest`` is empty except for regular
 files, and for sparse files beyond 4 GiB of holes in one archive. Entries stand in archive order; a
 path occurs at most once with each mark.
 
@@ -20,8 +21,9 @@ The same archive always gives the same manifest, byte for byte, with the same li
 
 from __future__ import annotations
 
+import io
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from cstorage.archive.compression import ByteSink, ByteSource, Decompressor
 from cstorage.errors import ArchiveError
@@ -113,8 +115,11 @@ class ManifestWriter:
 
     def add(self, record: tuple[Any, ...]) -> None:
         """One record, its fields in the order of ``ManifestEntry``."""
+        xattrs = record[11]
+        if xattrs:
+            record = (*record[:11], [(_stored(key), value) for key, value in xattrs], *record[12:])
         self._records.append(record)
-        if len(self._records) >= _BATCH or record[11]:  # attributes may be as large as 1 MiB
+        if len(self._records) >= _BATCH or xattrs:  # attributes may be as large as 1 MiB
             self._flush()
 
     def _flush(self) -> None:
@@ -131,19 +136,33 @@ class ManifestWriter:
         self._sink.write(self._codec.flush())
 
 
-def _raw_reader(stream: Decompressor) -> BinaryIO:
-    import io
+def _stored(key: str) -> str | bytes:
+    """An attribute's name as the format has it: bytes if they are not UTF-8."""
+    try:
+        key.encode()
+        return key
+    except UnicodeEncodeError:
+        return key.encode("utf-8", "surrogateescape")
 
-    class Raw(io.RawIOBase):
-        def readable(self) -> bool:
-            return True
 
-        def readinto(self, buffer: Any) -> int:
-            data = stream.read(len(buffer))
-            buffer[: len(data)] = data
-            return len(data)
+def _read_name(key: str | bytes) -> str:
+    return key if isinstance(key, str) else key.decode("utf-8", "surrogateescape")
 
-    return io.BufferedReader(Raw(), _READ)
+
+class _Raw(io.RawIOBase):
+    """A decoder as a file. A class made for each stream would keep it until a collection."""
+
+    def __init__(self, stream: Decompressor) -> None:
+        super().__init__()
+        self._stream = stream
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._stream.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
 
 
 class ManifestReader:
@@ -155,9 +174,10 @@ class ManifestReader:
     def __init__(self, source: ByteSource) -> None:
         import cbor2
 
-        self._reader: Any = _raw_reader(Decompressor(source))
+        self._reader: Any = io.BufferedReader(_Raw(Decompressor(source)), _READ)
         self._decode = cbor2.CBORDecoder(self._reader).decode
-        self._errors = (cbor2.CBORDecodeError, ValueError, TypeError, ArithmeticError, LookupError)
+        self._errors = (cbor2.CBORDecodeError, ValueError, TypeError, ArithmeticError, LookupError,
+                        AttributeError)  # fmt: skip
         try:
             magic, version, algorithm = self._decode()
         except self._errors as error:
@@ -194,7 +214,7 @@ class ManifestReader:
         """A record of ``records`` with its fields named. Raises ``ArchiveError``."""
         try:
             mark, *rest = record
-            rest[10] = tuple((key, value) for key, value in rest[10])
+            rest[10] = tuple((_read_name(key), value) for key, value in rest[10])
             return ManifestEntry(Mark(mark), *rest)
         except self._errors as error:
             raise ArchiveError(f"damaged manifest: {error}") from error
