@@ -206,7 +206,8 @@ class _Run:
             if total > received * limits.max_ratio:
                 raise ArchiveLimitExceeded(
                     f"the archive expands more than {limits.max_ratio} times "
-                    f"({received} bytes to {total} or more)"
+                    f"({received} bytes to {total} or more)",
+                    hint="raise --max-ratio if this archive is trusted",
                 )
         if self._options.progress is not None:
             entries = self._extractor.entries if self._extractor is not None else 0

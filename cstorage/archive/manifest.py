@@ -36,6 +36,7 @@ VERSION = 1
 _BATCH = 512  # records encoded at once
 _READ = 1 << 17
 _REGULAR = ord("0")
+_FIELDS = 13
 
 
 Hasher: TypeAlias = "Callable[..., Any]"
@@ -98,11 +99,15 @@ class ManifestWriter:
     ``hasher`` makes the digests that the records are to carry.
     """
 
-    def __init__(self, sink: ByteSink) -> None:
+    def __init__(self, sink: ByteSink, algorithm: str = "") -> None:
+        """``algorithm``: of digests that exist already; otherwise the best one."""
         import cbor2
         import zstandard
 
-        algorithm, self.hasher = best_hasher()
+        if algorithm:
+            self.hasher = hasher_of(algorithm)
+        else:
+            algorithm, self.hasher = best_hasher()
         self._encode = cbor2.dumps
         self._codec: Any = zstandard.ZstdCompressor(level=1, write_checksum=True).compressobj()
         self._sink = sink
@@ -183,31 +188,44 @@ class ManifestReader:
             raise ArchiveError(f"manifest of version {version}; this program reads {VERSION}")
         self.algorithm: str = algorithm
 
-    def contents(self) -> Iterator[tuple[bytes, int, bytes]]:
-        """(path, size, digest) of the regular files, in order."""
+    def records(self) -> Iterator[list[Any]]:
+        """Each record's fields as they are stored: a third of the time of making entries."""
         from cbor2 import CBORDecodeEOF
 
         decode = self._decode
         try:
             while True:
-                mark, path, kind, _, _, _, size, _, _, _, _, _, digest = decode()
-                if kind == _REGULAR and mark == 0:
-                    yield path, size, digest
+                record = decode()
+                if len(record) != _FIELDS:
+                    raise ValueError(f"a record of {len(record)} fields")
+                yield record
         except CBORDecodeEOF:
             return  # to look for the end in front of each record costs more than the record
+        except self._errors as error:
+            raise ArchiveError(f"damaged manifest: {error}") from error
+
+    def contents(self) -> Iterator[tuple[bytes, int, bytes]]:
+        """(path, size, digest) of the regular files, in order."""
+        for mark, path, kind, _, _, _, size, _, _, _, _, _, digest in self.records():
+            if kind == _REGULAR and mark == 0:
+                yield path, size, digest
+
+    def entry(self, record: list[Any]) -> ManifestEntry:
+        """A record of ``records`` with its fields named. Raises ``ArchiveError``."""
+        try:
+            mark, *rest = record
+            rest[10] = tuple((_read_name(key), value) for key, value in rest[10])
+            return ManifestEntry(Mark(mark), *rest)
         except self._errors as error:
             raise ArchiveError(f"damaged manifest: {error}") from error
 
     def __iter__(self) -> Iterator[ManifestEntry]:
         while self._reader.peek(1):
             try:
-                item = self._decode()
-                item[0] = Mark(item[0])
-                item[11] = tuple((_read_name(key), value) for key, value in item[11])
-                entry = ManifestEntry(*item)
+                record = self._decode()
             except self._errors as error:
                 raise ArchiveError(f"damaged manifest: {error}") from error
-            yield entry
+            yield self.entry(record)
 
 
 def read_manifest(source: ByteSource) -> Iterator[ManifestEntry]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterator
 
-from cstorage.model import Container, Digest, Image, Kind, Layer
+from cstorage.model import Container, Digest, Image, Kind, Layer, Pin
 from cstorage.state import groups, keys, values
 from journal.digest import record_number
 from journal.plain import Any, Protocol
@@ -291,6 +291,18 @@ class State:
         """IDs in listing order: creation order, volatile items last (cli §3.1)."""
         for _, id_ in self.scan(keys.order_prefix(kind)):
             yield id_
+
+    def pins(self, kind: Kind, id_: str) -> list[Pin]:
+        """Pins of an item, by who asked for them; one look where nothing is pinned."""
+        if not self.get(keys.counter("pins")):
+            return []
+        return [pin for _, pin in self.scan(keys.pin_prefix(kind, id_))]
+
+    def all_pins(self) -> list[Pin]:
+        """Every pin: those of images first, then those of layers."""
+        if not self.get(keys.counter("pins")):
+            return []
+        return [pin for _, pin in self.scan(keys.PINS)]
 
     def count(self, kind: Kind) -> int:
         found: int | None = self.get(keys.counter(kind.value))
