@@ -161,6 +161,10 @@ class LayerUsedByImage(InUseError):
     sentinel = "layer is in use by an image"
 
 
+class ItemPinned(InUseError):
+    """Somebody asked that the item not be deleted; the text says who, since when and why."""
+
+
 class ParentIsContainer(InUseError):
     sentinel = "would-be parent layer is a container"
 

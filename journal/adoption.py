@@ -26,6 +26,8 @@ from journal.position import Position
 from journal.request import Request
 
 if TYPE_CHECKING:
+    from typing import NoReturn
+
     from journal.recent import Recent
     from journal.tail import Tail
 

@@ -13,6 +13,7 @@ Rules of this module:
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -216,7 +217,7 @@ def _commands(hooks: _Hooks) -> list[click.Command]:
         """Prove the journal; exit 0 clean, 1 torn tail, 2 corruption."""
         from journal.verify import verify as prove
 
-        report = prove(ctx.obj, level, reducer=hooks.reducer)
+        report = prove(ctx.obj, level, reducer=hooks.reducer, processes=os.cpu_count() or 1)
         if as_json:
             data = report._asdict() | {
                 "verdict": report.verdict,

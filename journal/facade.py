@@ -100,7 +100,7 @@ class Journal:
         self._gate = RLock()  # one writing thread at a time; knows whose it is, see ``Writer``
         self._queue_lock = allocate_lock()
         self._queue: list[_Waiting] = []
-        self._leading = False
+        self._leader: Request | None = None  # whose thread writes for all that wait
         self._look: Reader | None = None
         self._readers: WeakSet[Reader] = WeakSet()  # closed with the journal, if not before
         self._snapshots: Snapshots | None = None
@@ -307,19 +307,24 @@ class Journal:
         )  # fmt: skip
         if self._mine:
             raise JournalError("commit on the journal inside its writer block: use the writer's")
-        waiting = _Waiting(request)
-        with self._queue_lock:
-            self._queue.append(waiting)
-            lead = not self._leading
-            self._leading = True
-        if not lead:
-            try:
+        waiting: _Waiting | None = None
+        try:
+            with self._queue_lock:
+                if self._leader is None:
+                    self._leader = request
+                else:
+                    waiting = _Waiting(request)
+                    self._queue.append(waiting)
+            if waiting is not None:
                 waiting.wake.acquire()
-            except BaseException:
-                self._give_up(waiting)
-                raise
-        if not waiting.done:
-            self._lead(appender, waiting, self.lock_timeout_s if timeout_s is None else timeout_s)
+            if self._leader is request:
+                self._lead(
+                    appender, request, self.lock_timeout_s if timeout_s is None else timeout_s
+                )
+        finally:  # also after an interrupt anywhere above
+            self._free(appender)
+            if self._leader is request or (waiting is not None and not waiting.done):
+                self._pass_on(request, waiting)
         if request.error is not None:
             raise request.error
         if request.result is None:
@@ -328,44 +333,55 @@ class Journal:
             )
         return request.result
 
-    def _lead(self, appender: Appender, own: _Waiting, timeout_s: float) -> None:
-        """Commit the queue (our own request is its head), then pass the lead on."""
-        batch: list[_Waiting] = [own]
-        taken = False
-        gate = self._gate
+    def _lead(self, appender: Appender, own: Request, timeout_s: float) -> None:
+        """Commit our own request and those that wait for one write and one sync."""
+        others: list[_Waiting] = []
         try:
-            if not gate.acquire(True, timeout_s if timeout_s > 0 else 0.001):
+            if not self._gate.acquire(True, timeout_s if timeout_s > 0 else 0.001):
                 raise self._busy(timeout_s)
             self._check()
             appender.acquire(timeout_s)
-            if appender.log.durability == "group" and len(self._queue) < 2:
+            if appender.log.durability == "group" and not self._queue:
                 self.clock.sleep(GROUP_WAIT_S)
-            with self._queue_lock:
-                batch = self._take()
-                taken = True
-            appender.append([item.request for item in batch])
+            requests = [own]
+            if self._queue:
+                with self._queue_lock:
+                    others = self._take(len(own.body))
+                requests += [item.request for item in others]
+            appender.append(requests)
         except BaseException as error:
-            for item in batch:
-                undecided = item.request.result is None and item.request.error is None
-                if undecided and (item is own or isinstance(error, Exception)):
-                    item.request.error = error
+            for request in (own, *(item.request for item in others)):
+                undecided = request.result is None and request.error is None
+                if undecided and (request is own or isinstance(error, Exception)):
+                    request.error = error
+            if not isinstance(error, Exception):
+                raise  # the others' outcome is unknown, ours may be good: an interrupt goes first
         finally:
-            if self._mine:
-                try:
-                    appender.release()
-                finally:
-                    gate.release()
-            with self._queue_lock:
-                if not taken and own in self._queue:
-                    self._queue.remove(own)
-                if self._queue:
-                    self._queue[0].wake.release()
-                else:
-                    self._leading = False
-            for item in batch:
+            self._free(appender)
+            for item in others:
                 item.done = True
-                if item is not own:
-                    item.wake.release()
+                item.wake.release()
+
+    def _pass_on(self, own: Request, waiting: _Waiting | None) -> None:
+        """Let the next one lead, or leave the queue after an interrupt."""
+        with self._queue_lock:
+            if waiting is not None and waiting in self._queue:
+                self._queue.remove(waiting)
+            if self._leader is own:
+                if self._queue:
+                    following = self._queue.pop(0)
+                    self._leader = following.request
+                    following.wake.release()
+                else:
+                    self._leader = None
+
+    def _free(self, appender: Appender) -> None:
+        """Give back what this thread may hold, whether it saw that it got it or not."""
+        if self._mine:
+            try:
+                appender.release()
+            finally:
+                self._gate.release()
 
     def _busy(self, timeout_s: float) -> JournalError:
         from journal.errors import LockTimeout
@@ -373,28 +389,17 @@ class Journal:
         who = "another thread of this process"
         return LockTimeout(f"{self.root}: {who} has been writing for {timeout_s:g} s", who)
 
-    def _take(self) -> list[_Waiting]:
-        count = size = 0
+    def _take(self, size: int) -> list[_Waiting]:
+        """Those of the queue that fit beside ``size`` bytes."""
+        count = 0
         for item in self._queue:
             size += len(item.request.body)
-            if count and (count >= GROUP_COUNT or size > GROUP_BYTES):
+            if count + 1 >= GROUP_COUNT or size > GROUP_BYTES:
                 break
             count += 1
         batch = self._queue[:count]
         del self._queue[:count]
         return batch
-
-    def _give_up(self, waiting: _Waiting) -> None:
-        """A waiting thread was interrupted: leave the queue, or pass a lead it was just given."""
-        with self._queue_lock:
-            if waiting in self._queue:
-                given = waiting.wake.acquire(False)
-                self._queue.remove(waiting)
-                if given:
-                    if self._queue:
-                        self._queue[0].wake.release()
-                    else:
-                        self._leading = False
 
     def _request(
         self,
@@ -423,12 +428,12 @@ class Journal:
                 list(self.actor if actor is None else actor),
                 self.clock.random(16) if txid is None else txid,
                 reason,
-                list(events),
+                events if type(events) is list else list(events),
             ]
         )
-        from journal.request import Request
-
-        return Request(fr.DATA, body, count, expected=expected, txid=txid, reserve=use_reserve)
+        return self._writing().request(
+            fr.DATA, body, count, expected=expected, txid=txid, reserve=use_reserve
+        )
 
     def control(self, kind: int, value: Any, timeout_s: float | None = None) -> Committed:
         """Append a control frame (used by snapshots, pruning and archiving)."""
@@ -494,25 +499,18 @@ class Writer:
             self.held = True
             return self
         except BaseException:
-            self._leave(appender)
+            journal._free(appender)
             raise
 
     def __exit__(self, *_: object) -> None:
         self.held = False
         journal = self._journal
         if journal._alive[0] and journal._appender is not None:  # else forked inside the block
-            self._leave(journal._appender)
-
-    def _leave(self, appender: Appender) -> None:
-        if self._journal._mine:
-            try:
-                appender.release()
-            finally:
-                self._journal._gate.release()
+            journal._free(journal._appender)
 
     def __del__(self) -> None:
         # Only after an interrupt on the first instruction of ``__exit__``.
-        if self.held:
+        if getattr(self, "held", False):
             self.__exit__()
 
     def _check(self) -> Appender:
@@ -546,9 +544,8 @@ class Writer:
 
     def control(self, kind: int, value: Any) -> Committed:
         """Append a control frame (used by snapshots, pruning and archiving)."""
-        from journal.request import Request
-
-        return self._append(self._check(), Request(kind, encode(value), 0))
+        appender = self._check()
+        return self._append(appender, appender.request(kind, encode(value), 0))
 
     def rotate(self) -> None:
         """Seal the last segment now, if it holds events."""

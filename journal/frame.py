@@ -127,7 +127,9 @@ class Frame(NamedTuple):
             raise InvalidRecord(f"a {self.kind_name} frame holds no transaction")
         value = decode(self.body)
         try:
-            result = Transaction(*value[:5])
+            if type(value) is not list:
+                raise TypeError("not an array")
+            result = Transaction._make(value if len(value) == 5 else value[:5])
             whole = len(result.events) == self.count
         except (TypeError, ValueError) as error:
             raise InvalidRecord(f"frame at {self.segment}:{self.offset}: {error}") from error

@@ -108,8 +108,8 @@ class OsFs:
     chmod = staticmethod(os.chmod)
     flock = staticmethod(fcntl.flock)
 
-    # A queue of numbers, each a locked byte of a file. The locks belong to the open file, not to the
-    # process, and the kernel frees them with it. Where there are none, nobody ever waits.
+    # A queue of numbers, each a locked byte of a file. The locks belong to the open file, not to
+    # the process, and the kernel frees them with it. Where there are none, nobody ever waits.
 
     def enqueue(self, fd: int, number: int, /) -> bool:
         """Lock the byte ``number``; False if somebody else has it."""

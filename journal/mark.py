@@ -34,11 +34,6 @@ class Mark(NamedTuple):
     epoch: int
 
 
-def pack(mark: Mark) -> bytes:
-    raw = _LAYOUT.pack(_MAGIC, *mark)
-    return raw + crc32(raw).to_bytes(4, "little")
-
-
 def unpack(raw: bytes, boot_id: bytes, folder: int) -> Mark | None:
     """The mark if it is whole and speaks for this boot and folder."""
     if len(raw) != SIZE or crc32(raw[:-4]) != int.from_bytes(raw[-4:], "little"):
@@ -90,11 +85,8 @@ class MarkFile:
             if self.fd < 0:
                 self.folder = self._fs.stat(self._root).st_ino
                 self.fd = self._fs.open(f"{self._root}/{NAME}", O_CREATE, 0o644)
-            self._fs.pwrite(
-                self.fd,
-                pack(Mark(self._boot_id, self.folder, segment, offset, sequence, epoch)),
-                0,
-            )
+            raw = _LAYOUT.pack(_MAGIC, self._boot_id, self.folder, segment, offset, sequence, epoch)
+            self._fs.pwrite(self.fd, raw + crc32(raw).to_bytes(4, "little"), 0)
         except OSError:
             pass
 

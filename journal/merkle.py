@@ -56,6 +56,21 @@ class Tree:
         peaks.append(node)
         self.size += 1
 
+    def extend(self, links: Iterable[bytes]) -> None:
+        """``append`` for many."""
+        hasher = sha256
+        peaks = self.peaks
+        size = self.size
+        for link in links:
+            node = hasher(b"\x00" + link).digest()
+            rest = size
+            while rest & 1:
+                node = hasher(b"\x01" + peaks.pop() + node).digest()
+                rest >>= 1
+            peaks.append(node)
+            size += 1
+        self.size = size
+
     def root(self) -> bytes:
         """The tree head; SHA-256 of nothing for an empty tree."""
         if not self.peaks:
@@ -233,6 +248,5 @@ def seal_body(fs: Fs, root: str, uuid: bytes, place: Position) -> bytes:
     if header is None or header.uuid != uuid:
         raise JournalDamaged(f"segment {place.segment}: the header changed", segment=place.segment)
     tree = peaks_before(fs, root, place.segment, buffer)
-    for link in links_of(buffer):
-        tree.append(link)
+    tree.extend(links_of(buffer))
     return encode([tree.size, tree.peaks, place.sequence, place.offset])

@@ -5,8 +5,11 @@ Rules of this module (docs/journal-format.md, section 7):
 * Parts: header, records in key order, record offsets (sorted), hash slots, meta, block checksums,
   footer. Every part before the checksums is covered by one checksum per 16 KiB block; the file's
   hash covers header, block checksums and footer fields.
-* The file is mapped; a block's checksum is proved when the block is first touched.
-* A point look-up reads one hash slot (load at most 1/2) and one record; a scan bisects the offsets.
+* Blocks are read when they are needed and proved whenever they are read; the last ``KEPT`` of them
+  are kept, so memory does not grow with the file nor with the look-ups. (A map of the file would:
+  whatever is touched counts as the process's memory, and the kernel maps its neighbours with it.)
+* A point look-up reads one hash slot (load at most 1/2) and one record. A scan searches the
+  offsets: keys are mostly hashes, so it guesses where a key stands and needs few looks.
 * Immutable once named. This module proves that a file is whole; whether it may be *trusted* is
   decided in ``snapshots``.
 """
@@ -19,7 +22,7 @@ from struct import Struct
 from journal.checksum import CRC32C, Extend, blake2b, extender, preferred, sha256
 from journal.codec import decode, encode
 from journal.errors import InvalidRecord, SnapshotRefused, UnsupportedFormat
-from journal.fs import O_CREATE, O_RDONLY, Fs, write_all
+from journal.fs import O_CREATE, O_RDONLY, Fs, read_range, write_all
 from journal.plain import TYPE_CHECKING, Any, NamedTuple
 from journal.position import Position
 
@@ -29,6 +32,11 @@ if TYPE_CHECKING:
 MAGIC = b"JRNLSNP\x01"
 END = b"JRNLEND\x01"
 BLOCK = 16 << 10
+SHIFT = 14
+KEPT = 64
+"""Blocks that an open snapshot keeps at most: 1 MiB, which is reused for the next ones."""
+GUESSES = 8
+"""Looks of a search that guesses before it halves: so much for keys that are no hashes."""
 # magic, version, checksum id, block size, uuid, segment, offset, sequence, link, schema,
 # reducer version, count, digest, slots, records offset, offsets offset, slots offset, meta offset,
 # checksums offset, time
@@ -186,8 +194,10 @@ class Snapshot:
     def __init__(self, fs: Fs, path: str) -> None:
         """Map the file. ``SnapshotRefused`` names what is wrong with it."""
         self.path = path
-        self._map: Any = None
-        fd = fs.open(path, O_RDONLY)
+        self._fs = fs
+        self._fd = fd = fs.open(path, O_RDONLY)
+        self._blocks: dict[int, bytes] = {}
+        self._bounds: dict[bytes, tuple[int, int]] = {}
         try:
             size = fs.fstat(fd).st_size
             if size < HEADER_SIZE + FOOTER.size:
@@ -207,9 +217,12 @@ class Snapshot:
                 or len(sums) * BLOCK != checksums_at * 4
             ):
                 raise SnapshotRefused(f"{path}: header or block checksums are damaged")
-            self._map = fs.map(fd, size)
-        finally:
-            fs.close(fd)
+            self._read_head(fields, sums, hashed, size)
+        except BaseException:
+            self.close()
+            raise
+
+    def _read_head(self, fields: tuple[Any, ...], sums: bytes, hashed: bytes, size: int) -> None:
         (
             _, _, algorithm, _, uuid, segment, offset, sequence, link, schema, reducer_version,
             count, digest, slots, self._records, self._offsets, self._slots, self._meta, _, time_ns,
@@ -217,7 +230,6 @@ class Snapshot:
         self._extend = extender(algorithm if algorithm else CRC32C)
         self._sums = array("I", sums)
         _little(self._sums)
-        self._good = bytearray(len(self._sums))
         self._mask = slots - 1
         self._count: int = count
         self.position = Position(segment, offset, sequence, link)
@@ -230,23 +242,39 @@ class Snapshot:
 
     # -- bytes --------------------------------------------------------------------------------
 
-    def _prove(self, block: int) -> None:
-        if block >= len(self._good):
+    def _block(self, block: int) -> bytes:
+        """A block, proved."""
+        found = self._blocks.get(block)
+        return self._prove(block) if found is None else found
+
+    def _prove(self, block: int) -> bytes:
+        """Read a block, prove it and keep it."""
+        if not 0 <= block < len(self._sums):
             raise SnapshotRefused(f"{self.path}: an offset points outside the file")
-        at = block * BLOCK
-        if self._extend(0, self._map[at : at + BLOCK]) != self._sums[block]:
+        data = self._fs.pread(self._fd, BLOCK, block * BLOCK)
+        if len(data) < BLOCK:
+            data = read_range(self._fs, self._fd, block * BLOCK, BLOCK)
+        if self._extend(0, data) != self._sums[block]:
             raise SnapshotRefused(f"{self.path}: block {block} is damaged")
-        self._good[block] = 1
+        kept = self._blocks
+        if len(kept) >= KEPT:
+            for old in tuple(kept)[: KEPT // 4]:
+                kept.pop(old, None)  # another thread may have been quicker
+        kept[block] = data
+        return data
 
     def _bytes(self, offset: int, size: int) -> bytes:
-        block = offset >> 14
-        last = (offset + size - 1 if size else offset) >> 14
-        good = self._good
-        while block <= last:
-            if block >= len(good) or not good[block]:
-                self._prove(block)
+        block, at = offset >> SHIFT, offset & (BLOCK - 1)
+        data = self._block(block)
+        if at + size <= BLOCK:
+            return data[at : at + size]
+        parts = [data[at:]]
+        left = size - (BLOCK - at)
+        while left > 0:
             block += 1
-        return self._map[offset : offset + size]  # type: ignore[no-any-return]
+            parts.append(self._block(block)[:left])
+            left -= BLOCK
+        return b"".join(parts)
 
     def _offset(self, index: int) -> int:
         return int.from_bytes(self._bytes(self._offsets + 8 * index, 8), "little")
@@ -270,23 +298,73 @@ class Snapshot:
         """The value of ``key``, or None. ``SnapshotRefused`` if its block is damaged."""
         mask = self._mask
         slot = int.from_bytes(blake2b(key, digest_size=8).digest(), "little") & mask
-        table = self._slots
+        kept = self._blocks
         size = len(key)
         while True:
-            index = int.from_bytes(self._bytes(table + 4 * slot, 4), "little")
+            at = self._slots + 4 * slot  # neither slots nor offsets lie across two blocks
+            data = kept.get(at >> SHIFT) or self._prove(at >> SHIFT)
+            index = int.from_bytes(data[(at := at & (BLOCK - 1)) : at + 4], "little")
             if not index:
                 return None
-            at = int.from_bytes(self._bytes(self._offsets + 8 * index - 8, 8), "little")
-            found, length = RECORD.unpack(self._bytes(at, 8))
-            if found == size and self._bytes(at + 8, size) == key:
-                return self._bytes(at + 8 + size, length)
+            at = self._offsets + 8 * index - 8
+            data = kept.get(at >> SHIFT) or self._prove(at >> SHIFT)
+            record = int.from_bytes(data[(at := at & (BLOCK - 1)) : at + 8], "little")
+            data = kept.get(record >> SHIFT) or self._prove(record >> SHIFT)
+            at = record & (BLOCK - 1)
+            if at + 8 + size <= BLOCK:
+                found, length = RECORD.unpack_from(data, at)
+                at += 8
+                if found == size and data[at : at + size] == key:
+                    at += size
+                    if at + length <= BLOCK:
+                        return data[at : at + length]
+                    return self._bytes(record + 8 + size, length)
+            else:
+                found, length = RECORD.unpack(self._bytes(record, 8))
+                if found == size and self._bytes(record + 8, size) == key:
+                    return self._bytes(record + 8 + size, length)
             slot = slot + 1 & mask
 
     def __contains__(self, key: bytes) -> bool:
         return self.get(key) is not None
 
     def _bisect(self, key: bytes) -> int:
-        low, high = 0, self._count
+        """Number of records whose key is smaller."""
+        if not key:
+            return 0
+        low, high = self._among(key[:1])
+        wanted = _measure(key)
+        if wanted < 0 or high - low < 64:
+            return self._halve(key, low, high)
+        # Between these two the keys are taken to be spread evenly.
+        below, above = 0, 1 << 4 * DIGITS
+        for _ in range(GUESSES):
+            if high - low < 8:
+                break
+            share = (wanted - below) * (high - low) // max(above - below, 1)
+            middle = min(max(low + share, low), high - 1)
+            found = self._key(middle)
+            measured = _measure(found)
+            if found < key:
+                low, below = middle + 1, measured
+            else:
+                high, above = middle, measured
+            if measured < 0 or not below <= wanted <= above:
+                break
+            # A few places beside the guess is where the key is expected; if it is there, half of
+            # what is left goes with one look more.
+            reach = max(4, int((high - low) ** 0.5))
+            if found < key and low + reach < high:
+                probe = self._key(low + reach)
+                if probe >= key:
+                    high, above = low + reach, max(_measure(probe), wanted)
+            elif found >= key and high - reach > low:
+                probe = self._key(high - reach)
+                if probe < key:
+                    low, below = high - reach + 1, min(max(_measure(probe), 0), wanted)
+        return self._halve(key, low, high)
+
+    def _halve(self, key: bytes, low: int, high: int) -> int:
         while low < high:
             middle = low + high >> 1
             if self._key(middle) < key:
@@ -294,6 +372,16 @@ class Snapshot:
             else:
                 high = middle
         return low
+
+    def _among(self, first: bytes) -> tuple[int, int]:
+        """Where the records are whose keys begin with this byte; looked for once."""
+        found = self._bounds.get(first)
+        if found is None:
+            above = _after(first)
+            start = self._halve(first, 0, self._count)
+            end = self._halve(above, start, self._count) if above else self._count
+            found = self._bounds[first] = (start, end)
+        return found
 
     def scan(
         self, prefix: bytes = b"", start: bytes = b"", reverse: bool = False
@@ -331,7 +419,7 @@ class Snapshot:
         """Check every block and the digest. ``SnapshotRefused`` says what is wrong."""
         from journal.digest import StateDigest
 
-        for block in range(len(self._good)):
+        for block in range(len(self._sums)):
             self._prove(block)
         digest = StateDigest()
         last: bytes | None = None
@@ -346,15 +434,27 @@ class Snapshot:
             raise SnapshotRefused(f"{self.path}: the records do not have the digest it names")
 
     def close(self) -> None:
-        held, self._map = self._map, None
-        if held is not None and hasattr(held, "close"):
-            held.close()
+        fd, self._fd = self._fd, -1
+        self._blocks.clear()
+        if fd >= 0:
+            self._fs.close(fd)
 
     def __enter__(self) -> Snapshot:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+DIGITS = 12
+
+
+def _measure(key: bytes) -> int:
+    """Where a key whose second byte begins a hash stands among such keys; -1 for other keys."""
+    try:
+        return int(key[1 : 1 + DIGITS].ljust(DIGITS, b"0"), 16)
+    except ValueError:
+        return -1
 
 
 def _after(prefix: bytes) -> bytes:

@@ -95,12 +95,12 @@ class Tail:
             parts.append(data)
             ends.append(Position(number, at, sequence, link))
         data = parts[0] if len(parts) == 1 else b"".join(parts)
-        whole = len(ends)
+        size, whole = len(data), len(ends)
         failure: OSError | None = None
         self.stale = True
         done = 0
         try:
-            while done < len(data):
+            while done < size:
                 step = self.fs.pwrite(self.fd, data[done:] if done else data, offset + done)
                 if step <= 0:
                     raise OSError(errno.EIO, "pwrite wrote nothing")
@@ -112,7 +112,9 @@ class Tail:
         if whole:
             if failure is None or self.durability != "none":
                 self.sync(ends[whole - 1])
-            self._accept(cursor, frames[:whole], ends[:whole], promise)
+            if whole < len(ends):
+                frames, ends = frames[:whole], ends[:whole]
+            self._accept(cursor, frames, ends, promise)
         self.stale = False
         if failure is not None:
             raise failure
@@ -123,9 +125,10 @@ class Tail:
         last = ends[-1]
         before = cursor.sequence
         for request, end in zip(frames, ends, strict=True):
-            request.result = Committed(before + 1, end.sequence, end)
-            before = end.sequence
-        cursor.offset, cursor.sequence, cursor.link = last.offset, last.sequence, last.link
+            sequence = end.sequence
+            request.result = Committed(before + 1, sequence, end)
+            before = sequence
+        _, cursor.offset, cursor.sequence, cursor.link = last
         cursor.chain = last.link
         cursor.last_kind = frames[-1].kind
         cursor.last_promise = promise

@@ -1,18 +1,26 @@
 """Layer import and export against the tools people use today; ratios measured in one run.
 
-    python tools/bench_archive.py [--rounds 3] [--only debian,small,huge] [--kinds tar,gz,zst]
+    tools/bench archive [--rounds 3] [--only debian,small,huge,image] [--kinds tar,gz,zst]
+    tools/bench archive --quick            small corpora, one round: does it run, not how fast
 
 Rules of this programme:
 
 * Contenders take turns within every round, each in a fresh process and a fresh directory, after a
   ``sync``; so a busy machine is busy for all. The ratio is the median over rounds of
   (theirs ÷ ours) of the same round.
-* Ours does all its duties: digests of both streams, recipe, manifest. GNU tar and bsdtar only
-  unpack; containers-storage does what we do but for the manifest; umoci unpacks and checks digests.
+* ``archive`` is the archive room alone with all its duties: digests of both streams, recipe,
+  manifest. ``cstorage`` is the same through the command and a store, where the layer is synced to
+  disk before it counts. GNU tar and bsdtar only unpack; containers-storage does what we do but for
+  the manifest and the sync; umoci unpacks and checks digests.
+* Wall time is what a person waits for; the processor time of all processes beside it is disturbed
+  less by whatever else the machine does, and so is the better ratio when it is busy.
+* ``image``: eight layers of one image, applied to a chain of layers all at once or one after
+  another, on two processors.
 * Memory is the largest resident set of the process or of a process it waited for.
 * A contender that is not installed or cannot read a format is left out, and that is said.
 * Corpora: ``debian`` (debootstrap, minbase, where that works; else ``/usr``), ``small`` (50 000
   files of up to 4 KiB), ``huge`` (three files, 384 MiB, half of it incompressible).
+* At the end stands each budget with the worst ratio found, and whether it is met.
 """
 
 from __future__ import annotations
@@ -23,6 +31,7 @@ import json
 import os
 import random
 import resource
+import shlex
 import shutil
 import statistics
 import subprocess
@@ -34,7 +43,12 @@ from typing import NamedTuple
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PACKERS = {"tar": None, "gz": ["gzip", "-6", "-c"], "zst": ["zstd", "-3", "-q", "-c"]}
-OURS = "cstorage"
+OURS = "archive"
+STORE = "cstorage"
+THEIRS = "containers-storage"
+LAYERS = 8
+PROCESSORS = 2
+MEMORY_MAX_MIB = 100
 
 _IMPORT = """
 import os, sys
@@ -46,14 +60,23 @@ with open(sys.argv[2], "rb", buffering=0) as source, open(sys.argv[4], "wb") as 
     apply_layer(source, root, ApplyOptions(), recipe=recipe, manifest=manifest)
 """
 _EXPORT = """
-import hashlib, os, sys
+import os, sys
 sys.path.insert(0, sys.argv[1])
 from cstorage.archive.beneath import Payloads
+from cstorage.archive.compression import compressing
 from cstorage.archive.recipe import assemble
+from cstorage.model import Compression
 root = os.open(sys.argv[3], os.O_RDONLY)
 with open(sys.argv[4], "rb") as recipe, open(os.devnull, "wb", buffering=0) as out, \
-        Payloads([root]) as payloads:
-    assemble(recipe, payloads.open, out)
+        Payloads([root]) as payloads, compressing(out, Compression[sys.argv[5]]) as sink:
+    assemble(recipe, payloads.open, sink)
+"""
+_COMMAND = """
+import sys
+sys.path.insert(0, sys.argv.pop(1))
+sys.argv[0] = "cstorage"
+from cstorage.cli.main import main
+sys.exit(main())
 """
 
 
@@ -85,21 +108,22 @@ def measure(command: list[str | Path], cwd: Path) -> Run:
 # -- corpora ---------------------------------------------------------------------------------------
 
 
-def make_debian(tree: Path) -> None:
-    if os.geteuid() == 0 and shutil.which("debootstrap"):
+def make_debian(tree: Path, share: int) -> None:
+    if share == 1 and os.geteuid() == 0 and shutil.which("debootstrap"):
         done = subprocess.run(
             ["debootstrap", "--variant=minbase", "stable", tree], capture_output=True, check=False
         )
         if done.returncode == 0:
             return
-        print("debootstrap failed, taking /usr instead", file=sys.stderr)
+        print("debootstrap failed, taking /usr/share instead", file=sys.stderr)
     tree.mkdir(exist_ok=True)
-    subprocess.run(["cp", "-a", "/usr/share", tree], check=True)
+    source = "/usr/share" if share == 1 else os.path.dirname(os.__file__)
+    subprocess.run(["cp", "-a", source, tree], check=True)
 
 
-def make_small(tree: Path) -> None:
-    noise = random.Random(1)
-    for folder in range(500):
+def make_small(tree: Path, share: int, seed: int = 1) -> None:
+    noise = random.Random(seed)
+    for folder in range(500 // share):
         path = tree / f"{folder % 20:02}" / f"{folder:03}"
         path.mkdir(parents=True)
         for number in range(100):
@@ -107,26 +131,27 @@ def make_small(tree: Path) -> None:
             (path / f"file-{number:03}.txt").write_bytes(text * noise.randrange(0, 400))
 
 
-def make_huge(tree: Path) -> None:
+def make_huge(tree: Path, share: int) -> None:
     tree.mkdir()
     noise = random.Random(1)
     for number in range(3):
         with open(tree / f"huge-{number}", "wb") as out:
-            for piece in range(128):
+            for piece in range(128 // share):
                 out.write(noise.randbytes(1 << 19) + b"%08d" % piece * (1 << 16))
 
 
 MAKERS = {"debian": make_debian, "small": make_small, "huge": make_huge}
 
 
-def corpus(base: Path, name: str, kinds: list[str]) -> dict[str, Path]:
-    """Archives of one corpus, made once and kept in ``base``."""
+def corpus(base: Path, name: str, kinds: list[str], share: int) -> dict[str, Path]:
+    """Archives of one corpus (or 1/``share`` of it), made once and kept in ``base``."""
+    label, name = name, name if share == 1 else f"{name}-{share}"
     plain = base / f"{name}.tar"
     if not plain.exists():
         tree = base / name
         shutil.rmtree(tree, ignore_errors=True)
         print(f"making corpus {name}", file=sys.stderr)
-        MAKERS[name](tree)
+        MAKERS[label](tree, share)
         subprocess.run(["tar", "-C", tree, "-cf", base / "making", "."], check=True)
         (base / "making").rename(plain)
         shutil.rmtree(tree)
@@ -187,6 +212,19 @@ def oci_layout(archive: Path, kind: str, layout: Path) -> None:
     (layout / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [entry]}))
 
 
+def ours(graph: Path, run: Path, driver: str) -> list[str | Path]:
+    """The command on a store of ours; containers-storage takes the same arguments."""
+    return [
+        sys.executable, "-c", _COMMAND, REPOSITORY, "--graph", graph, "--run", run,
+        "--storage-driver", driver,
+    ]  # fmt: skip
+
+
+def theirs(graph: Path, run: Path, driver: str) -> list[str | Path]:
+    """The original's command on a store of its own."""
+    return [THEIRS, "--graph", graph, "--run", run, "--storage-driver", driver]
+
+
 def import_commands(archive: Path, kind: str, work: Path) -> dict[str, list[str | Path]]:
     """Command of each contender; ``work`` is empty and removed afterwards."""
     commands: dict[str, list[str | Path]] = {
@@ -194,12 +232,11 @@ def import_commands(archive: Path, kind: str, work: Path) -> dict[str, list[str 
             sys.executable, "-c", _IMPORT, REPOSITORY, archive, work / "tree", work / "recipe",
             work / "manifest",
         ],
+        STORE: [*ours(work / "own-graph", work / "own-run", "vfs"), "import-layer", "-f", archive],
     }  # fmt: skip
-    if shutil.which("containers-storage") and os.geteuid() == 0:
-        commands["containers-storage"] = [
-            "containers-storage", "--graph", work / "graph", "--run", work / "run",
-            "--storage-driver", "vfs", "import-layer", "-f", archive,
-        ]  # fmt: skip
+    if shutil.which(THEIRS) and os.geteuid() == 0:
+        store = theirs(work / "graph", work / "run", "vfs")
+        commands[THEIRS] = [*store, "import-layer", "-f", archive]
     if shutil.which("umoci") and os.geteuid() == 0 and kind != "zst":
         commands["umoci"] = [
             "umoci", "unpack", "--image", f"{work / 'layout'}:bench", work / "bundle",
@@ -232,8 +269,8 @@ def bench_import(archive: Path, kind: str, base: Path, rounds: int) -> dict[str,
     return runs
 
 
-def bench_export(archive: Path, base: Path, rounds: int) -> dict[str, list[Run]]:
-    """The archive out again, byte for byte and uncompressed, from what each imported."""
+def bench_export(archive: Path, base: Path, rounds: int, *, packed: bool) -> dict[str, list[Run]]:
+    """The archive out again from what each imported: byte for byte, or compressed with gzip."""
     work = Path(tempfile.mkdtemp(dir=base))
     runs: dict[str, list[Run]] = {}
     try:
@@ -242,37 +279,156 @@ def bench_export(archive: Path, base: Path, rounds: int) -> dict[str, list[Run]]
         measure(commands[OURS], work)
         exports: dict[str, list[str | Path]] = {
             OURS: [
-                sys.executable, "-c", _EXPORT, REPOSITORY, archive, work / "tree", work / "recipe"
+                sys.executable, "-c", _EXPORT, REPOSITORY, archive, work / "tree", work / "recipe",
+                "GZIP" if packed else "NONE",
             ],
         }  # fmt: skip
-        if "containers-storage" in commands:
-            measure(commands["containers-storage"], work)
-            layers = work / "graph" / "vfs-layers" / "layers.json"
-            key = json.loads(layers.read_text())[0]["id"]
-            exports["containers-storage"] = [
-                *commands["containers-storage"][:7], "diff", "-u", key
-            ]  # fmt: skip
-        for _ in range(rounds):
-            for name, command in exports.items():
+        how = "-c" if packed else "-u"
+        stores = {STORE: ours(work / "own-graph", work / "own-run", "vfs")}
+        if THEIRS in commands:
+            stores[THEIRS] = theirs(work / "graph", work / "run", "vfs")
+        for name, store in stores.items():
+            imported = [*store, "import-layer", "-i", "bench", "-f", archive]
+            measure(imported, work)
+            exports[name] = [*store, "diff", how, "bench"]
+        names = list(exports)
+        for number in range(rounds):
+            for name in names[number % len(names) :] + names[: number % len(names)]:
+                command = exports[name]
                 runs.setdefault(name, []).append(measure(command, work))
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return runs
 
 
-def report(title: str, runs: dict[str, list[Run]]) -> None:
-    """One line per contender; a ratio above 1 means that ours took less."""
-    print(f"\n{title}")
-    print(f"  {'':20} {'wall s':>8} {'cpu s':>8} {'MiB':>6}   ours is … times as fast (wall, cpu)")
-    ours = runs[OURS]
-    for name, own in sorted(runs.items(), key=lambda item: item[0] != OURS):
+def make_image(base: Path, share: int) -> list[Path]:
+    """Archives of eight layers, gzip, each with files of its own."""
+    found = []
+    for number in range(LAYERS):
+        path = base / f"layer-{share}-{number}.tar.gz"
+        if not path.exists():
+            tree = base / "layer"
+            shutil.rmtree(tree, ignore_errors=True)
+            make_small(tree / str(number), 10 * share, seed=number)
+            (tree / "blob").write_bytes(random.Random(number).randbytes((24 << 20) // share))
+            subprocess.run(["tar", "-C", tree, "-czf", base / "making", "."], check=True)
+            (base / "making").rename(path)
+            shutil.rmtree(tree)
+        found.append(path)
+    return found
+
+
+def shell(commands: list[list[str | Path]], *, together: bool) -> list[str | Path]:
+    """One process that runs them all, at once or in turn, and fails if one fails."""
+    lines = [shlex.join(map(str, command)) + " >/dev/null" for command in commands]
+    if not together:
+        return ["sh", "-ec", "\n".join(lines)]
+    started = "".join(f'{line} & pids="$pids $!"\n' for line in lines)
+    return ["sh", "-ec", started + 'for pid in $pids; do wait "$pid"; done']
+
+
+def bench_image(layers: list[Path], base: Path, rounds: int) -> dict[str, list[Run]]:
+    """Eight layers into a chain of eight on overlay, on two processors."""
+    stores = {STORE: ours}
+    if shutil.which(THEIRS):
+        stores[THEIRS] = theirs
+    turns = [(name, together) for name in stores for together in (True, False)]
+    runs: dict[str, list[Run]] = {}
+    for number in range(rounds):
+        for name, together in turns[number % len(turns) :] + turns[: number % len(turns)]:
+            work = Path(tempfile.mkdtemp(dir=base))
+            store = stores[name](work / "graph", work / "run", "overlay")
+            label = name if together else f"{name}, in turn"
+            try:
+                parent: list[str] = []
+                for index in range(len(layers)):
+                    measure([*store, "create-layer", "-i", f"l{index}", *parent], work)
+                    parent = [f"l{index}"]
+                work_list = [
+                    [*store, "applydiff", "-f", path, f"l{index}"]
+                    for index, path in enumerate(layers)
+                ]
+                command = shell(work_list, together=together)
+                runs.setdefault(label, []).append(measure(on_two(command), work))
+            except subprocess.CalledProcessError as error:
+                reason = (error.stderr or "").strip().splitlines()[-1:]
+                print(f"  {label} left out: {reason}", file=sys.stderr)
+            finally:
+                subprocess.run(
+                    ["umount", "-l", work / "graph" / "overlay"], capture_output=True, check=False
+                )
+                shutil.rmtree(work, ignore_errors=True)
+    return runs
+
+
+def on_two(command: list[str | Path]) -> list[str | Path]:
+    """The command bound to two processors where there are more."""
+    allowed = sorted(os.sched_getaffinity(0))[:PROCESSORS]
+    if len(os.sched_getaffinity(0)) <= PROCESSORS or not shutil.which("taskset"):
+        return command
+    return ["taskset", "-c", ",".join(map(str, allowed)), *command]
+
+
+class Budget:
+    """What was promised, and the worst that was found."""
+
+    def __init__(self) -> None:
+        self.worst: dict[str, tuple[float, str]] = {}
+        self.most: dict[str, float] = {
+            f"import, cpu of {OURS} ÷ {THEIRS}": 0.5,
+            f"import, wall of {OURS} ÷ {THEIRS}": 0.5,
+            f"import, cpu of {STORE} ÷ {THEIRS}": 0.5,
+            f"import, wall of {STORE} ÷ {THEIRS}": 0.5,
+            f"import, wall of {OURS} ÷ GNU tar": 1.0,
+            f"import, wall of {STORE} ÷ GNU tar": 1.0,
+            f"export, cpu of {OURS} ÷ {THEIRS}": 0.5,
+            f"export, wall of {OURS} ÷ {THEIRS}": 0.5,
+            f"export, cpu of {STORE} ÷ {THEIRS}": 0.5,
+            f"export, wall of {STORE} ÷ {THEIRS}": 0.5,
+            "MiB of memory": MEMORY_MAX_MIB,
+        }
+
+    def note(self, key: str, value: float, title: str) -> None:
+        if key in self.most and value > self.worst.get(key, (0.0, ""))[0]:
+            self.worst[key] = (value, title)
+
+    def take(self, what: str, title: str, runs: dict[str, list[Run]]) -> None:
+        for own in (OURS, STORE):
+            mine = runs.get(own, [])
+            if mine:
+                self.note("MiB of memory", max(run.memory for run in mine), f"{title}, {own}")
+            for other in (THEIRS, "GNU tar"):
+                pairs = list(zip(mine, runs.get(other, []), strict=False))
+                if not pairs:
+                    continue
+                wall = statistics.median(a.wall / b.wall for a, b in pairs)
+                cpu = statistics.median(a.cpu / b.cpu for a, b in pairs)
+                self.note(f"{what}, wall of {own} ÷ {other}", wall, title)
+                self.note(f"{what}, cpu of {own} ÷ {other}", cpu, title)
+
+    def show(self) -> None:
+        print("\nbudgets (worst of what was measured)")
+        for key, most in self.most.items():
+            value, title = self.worst.get(key, (0.0, "not measured"))
+            verdict = "" if not value else "met" if value <= most else "NOT MET"
+            print(f"  {key:45} {value:7.2f} ≤ {most:<6g} {verdict:8} {title}")
+
+
+def report(title: str, runs: dict[str, list[Run]], base: str = OURS) -> None:
+    """One line per contender; a ratio above 1 means that ``base`` took less."""
+    print(f"\n{title} (load {os.getloadavg()[0]:.1f})")
+    print(
+        f"  {'':28} {'wall s':>8} {'cpu s':>8} {'MiB':>6}   {base} is … times as fast (wall, cpu)"
+    )
+    mine = runs.get(base, [])
+    for name, own in sorted(runs.items(), key=lambda item: item[0] != base):
         ratio = ""
-        if name != OURS and len(own) == len(ours):
-            wall = statistics.median(b.wall / a.wall for a, b in zip(ours, own, strict=True))
-            cpu = statistics.median(b.cpu / a.cpu for a, b in zip(ours, own, strict=True))
+        if name != base and mine and len(own) == len(mine):
+            wall = statistics.median(b.wall / a.wall for a, b in zip(mine, own, strict=True))
+            cpu = statistics.median(b.cpu / a.cpu for a, b in zip(mine, own, strict=True))
             ratio = f"{wall:8.2f} {cpu:8.2f}"
         print(
-            f"  {name:20} {statistics.median(r.wall for r in own):8.2f}"
+            f"  {name:28} {statistics.median(r.wall for r in own):8.2f}"
             f" {statistics.median(r.cpu for r in own):8.2f} {max(r.memory for r in own):6.0f}"
             f"   {ratio}"
         )
@@ -281,7 +437,10 @@ def report(title: str, runs: dict[str, list[Run]]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", default="debian,small,huge", help="corpora, comma separated")
+    parser.add_argument("--quick", action="store_true", help="a tenth of each corpus, one round")
+    parser.add_argument(
+        "--only", default="debian,small,huge,image", help="corpora and image, comma separated"
+    )
     parser.add_argument("--kinds", default="tar,gz,zst", help="formats, comma separated")
     parser.add_argument(
         "--corpus",
@@ -295,15 +454,27 @@ def main() -> None:
     # A process inherits its parent's peak as its own: keep it small.
     own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"processors {os.cpu_count()}, load {os.getloadavg()[0]:.1f}, own peak {own:.0f} MiB")
+    budget = Budget()
+    share, rounds = (10, 1) if options.quick else (1, options.rounds)
     for name in options.only.split(","):
-        archives = corpus(options.corpus, name, options.kinds.split(","))
+        if name == "image":
+            runs = bench_image(make_image(options.corpus, share), options.corpus, rounds)
+            report(f"{LAYERS} layers of one image, {PROCESSORS} processors", runs, STORE)
+            continue
+        archives = corpus(options.corpus, name, options.kinds.split(","), share)
         for kind, archive in archives.items():
             size = archive.stat().st_size / (1 << 20)
-            runs = bench_import(archive, kind, options.corpus, options.rounds)
-            report(f"import {name} {kind} ({size:.0f} MiB)", runs)
-        if not options.no_export:
-            plain = options.corpus / f"{name}.tar"
-            report(f"export {name}", bench_export(plain, options.corpus, options.rounds))
+            runs = bench_import(archive, kind, options.corpus, rounds)
+            title = f"import {name} {kind} ({size:.0f} MiB)"
+            report(title, runs)
+            budget.take("import", title, runs)
+        for packed in (False, True) if not options.no_export else ():
+            plain = options.corpus / f"{name}{f'-{share}' if options.quick else ''}.tar"
+            runs = bench_export(plain, options.corpus, rounds, packed=packed)
+            title = f"export {name}, {'gzip' if packed else 'plain'}"
+            report(title, runs)
+            budget.take("export", title, runs)
+    budget.show()
 
 
 if __name__ == "__main__":

@@ -199,10 +199,8 @@ class Crowd(NamedTuple):
     """Seconds of every look of a reader that had something to catch up with, in the same order."""
 
 
-def crew(
-    folder: Path, seconds: float, writers: int, readers: int, top: Path = TOP
-) -> Crowd:
-    """``writers`` and ``readers`` processes on the store in ``folder``, with the code in ``top``."""
+def crew(folder: Path, seconds: float, writers: int, readers: int, top: Path = TOP) -> Crowd:
+    """Processes that write and read the store in ``folder``, with the code in ``top``."""
 
     def start(code: str) -> subprocess.Popen[str]:
         words = [sys.executable, "-c", code, str(folder), str(top)]
@@ -256,8 +254,9 @@ def main(words: list[str]) -> int:
     parser.add_argument("--writers", type=int, default=8)
     parser.add_argument("--readers", type=int, default=16)
     given = parser.parse_args(words)
-    # a helper of a store may still write
-    with tempfile.TemporaryDirectory(prefix="cstorage-bench-", ignore_cleanup_errors=True) as folder:
+    with tempfile.TemporaryDirectory(
+        prefix="cstorage-bench-", ignore_cleanup_errors=True
+    ) as folder:  # a helper of a store may still write there
         if given.threads:
             threads(Path(folder), [int(n) for n in given.threads.split(",")], given.rounds)
         elif given.crowd:

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """What interoperation costs: refreshing a view after one change, and adopting a store.
 
-    tools/bench_interop.py [--layers 10,1000,10000] [--megabytes 200] [--files 4000]
+    tools/bench interop [--layers 10,1000,10000] [--megabytes 200] [--files 4000] [--tree DIR]
 
 Refresh: time of bringing the view of a store with N layers (and N/10 images) up to one new name,
 beside the bare copy of the bytes of the list that changed, which the format asks for. Adoption: a
-store of one image made here, adopted by copying and by linking, beside ``cp -a`` of the same tree;
-every figure is the best of three, the files in the page cache, all of it synced.
+store of one image made here, of random files in one layer or of the tree DIR (a root file system)
+in four, adopted by copying and by linking, beside ``cp -a`` of the same store; every figure is the
+best of three, the files in the page cache, all of it synced.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ def fill(core: Core, layers: int) -> None:
 
 
 def refresh(base: Path, sizes: list[int]) -> None:
-    print("refresh of the view after one change (ms)")
+    print(f"refresh of the view after one change (ms); load {os.getloadavg()[0]:.1f}")
     print(f"{'layers':>8} {'whole':>9} {'new name':>9} {'new layer':>9} {'copy':>7}  bytes copied")
     for size in sizes:
         place = base / f"refresh{size}"
@@ -119,23 +120,44 @@ def _copied(source: Path, target: Path) -> None:
     os.rename(target, target.with_suffix(".new"))
 
 
-def adoption(base: Path, megabytes: int, files: int) -> None:
+def random_archive(megabytes: int, files: int) -> bytes:
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as archive:
         for number in range(files):
             info = tarfile.TarInfo(f"d{number % 50}/f{number}")
             info.size = megabytes * (1 << 20) // files
             archive.addfile(info, io.BytesIO(os.urandom(info.size)))
+    return out.getvalue()
+
+
+def archives_of(tree: Path, count: int = 4) -> Iterator[bytes]:
+    """Archives that together hold the tree, its directories dealt out in turn."""
+    names = sorted(p.relative_to(tree) for p in (*tree.iterdir(), *(tree / "usr").glob("*")))
+    names = [name for name in names if str(name) != "usr"]
+    for number in range(count):
+        some = [str(name) for name in names[number::count]]
+        command = ["tar", "-C", tree, "-c", "--numeric-owner", "--", *some]
+        yield subprocess.run(command, check=True, capture_output=True).stdout
+
+
+def adoption(base: Path, archives: Iterator[bytes], what: str) -> None:
     theirs = base / "theirs"
+    parent = ""
     with cstorage.open(base / "made" / "graph", base / "made" / "run", "overlay") as store:
-        out.seek(0)
-        layer = store.import_layer(out)
+        for archive in archives:
+            parent = store.import_layer(io.BytesIO(archive), parent=parent).id
         store.create_image(
-            "ab" * 32, ["localhost/big:1"], layer.id,
+            "ab" * 32, ["localhost/big:1"], parent,
             big_data=[("manifest", b"{}"), (SHA, b"{}")],
         )  # fmt: skip
         store.export(theirs)
-    print(f"adoption of one image of {megabytes} MiB in {files} files (s, MiB/s)")
+        layers = len(list(store.layers()))
+    sizes = [p.lstat() for p in theirs.rglob("*") if p.is_file() and not p.is_symlink()]
+    megabytes = sum(info.st_size for info in sizes) / (1 << 20)
+    print(
+        f"adoption of {what}: {layers} layers, {len(sizes)} files, {megabytes:.0f} MiB (s, MiB/s);"
+        f" load {os.getloadavg()[0]:.1f}"
+    )
 
     def report(name: str, what: Callable[[int], object]) -> None:
         runs = iter(range(100))
@@ -166,12 +188,16 @@ def main() -> None:
     parser.add_argument("--layers", default="10,1000,10000")
     parser.add_argument("--megabytes", type=int, default=200)
     parser.add_argument("--files", type=int, default=4000)
+    parser.add_argument("--tree", type=Path, help="adopt an image of this tree in four layers too")
     parser.add_argument("--directory", help="where to work (default: a temporary directory)")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=given.directory) as folder:
         refresh(Path(folder), [int(size) for size in given.layers.split(",")])
         if os.geteuid() == 0:
-            adoption(Path(folder), given.megabytes, given.files)
+            made = random_archive(given.megabytes, given.files)
+            adoption(Path(folder) / "random", iter([made]), "random files")
+            if given.tree is not None:
+                adoption(Path(folder) / "tree", archives_of(given.tree), "a tree")
         else:
             print("adoption needs root: left out")
 

@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 BLOCK_COMMITS = 50
 THREADS = 16
 TAIL_RECORDS = 50_000
-FRAME_EVENTS = 1
 COUNTED = ("commit", "threads", "verify", "replay", "open", "watch", "import")
 _missed: list[str] = []
 
@@ -150,13 +149,10 @@ def verification(path: Path, records: int, rounds: int) -> None:
     from journal.verify import verify
 
     processes = os.cpu_count() or 1
-    single: list[float] = []
-    several: list[float] = []
-    floor: list[float] = []
 
     def check(count: int) -> None:
         report = verify(str(path), processes=count)
-        assert report.exit_code == 0 and report.events == records, report
+        assert (report.exit_code, report.events) == (0, records), report
 
     single, several, floor = alternate(
         [lambda: check(1), lambda: check(processes), lambda: bare(path)], rounds
@@ -171,13 +167,13 @@ def verification(path: Path, records: int, rounds: int) -> None:
     )  # fmt: skip
 
 
-def lazily(frames: Iterator[list[Frame]]) -> dict[str, tuple[Any, ...]]:
+def lazily(frames: Iterator[list[Frame]]) -> dict[str, list[Any]]:
     """A state whose records stay as they came out of the decoder until somebody asks."""
-    state: dict[str, tuple[Any, ...]] = {}
+    state: dict[str, list[Any]] = {}
     for batch in frames:
         for frame in batch:
             if frame.kind == 1:
-                for event in frame.events():
+                for event in frame.transaction().events:
                     state[event[1]] = event
     return state
 

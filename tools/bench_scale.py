@@ -1,13 +1,14 @@
 """``tools/bench scale``: what one operation costs in stores of very different sizes.
 
     tools/bench scale [--sizes 10,1000,10000] [--rounds 15] [--stores DIR] [--peer-most 10000]
-                      [--svg docs/scale.svg] [--scenario]
+                      [--svg docs/scale.svg] [--scenario] [--tail 50000]
 
 Stores are made by ``tools/synthetic.py`` (kept in DIR if given, and found there the next time).
 Operations of all sizes, and of Debian's containers-storage on the same store, are interleaved;
-the least of all rounds counts: milliseconds of wall time within one process, processor
-milliseconds of whole commands (other programs on the machine cannot take part in that). The last
-column is largest size / smallest size. ``--scenario`` deletes a 58-layer image from 43 222 layers.
+the least of all rounds counts: milliseconds of wall time within one process; of whole commands
+processor milliseconds (other programs on the machine cannot take part in that), and wall time where
+it says so. The last column is largest size / smallest size. ``--scenario`` deletes a 58-layer image
+from 43 222 layers. ``--tail`` opens each size with so many events behind the snapshot.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -62,8 +64,9 @@ class Bench:
             print(f"{what:<{width}}{cells} {last / first:7.2f}")
 
 
-def command_seconds(words: list[str], environment: dict[str, str]) -> float:
-    """Processor seconds of one command; its output goes nowhere."""
+def command_seconds(words: list[str], environment: dict[str, str]) -> tuple[float, float]:
+    """Processor and wall seconds of one command; its output goes nowhere."""
+    began = time.perf_counter()
     null = os.open(os.devnull, os.O_RDWR)
     try:
         pid = os.posix_spawnp(
@@ -77,7 +80,7 @@ def command_seconds(words: list[str], environment: dict[str, str]) -> float:
     _, status, used = os.wait4(pid, 0)
     if status:
         raise SystemExit(f"{' '.join(words)} failed with status {status}")
-    return used.ru_utime + used.ru_stime
+    return used.ru_utime + used.ru_stime, time.perf_counter() - began
 
 
 def store_of(folder: Path, size: int, peer: bool) -> Path:
@@ -142,22 +145,50 @@ def commands(bench: Bench, what: str, words: list[str], root: Path, size: int, c
         ("create-layer", ["create-layer", "-i", f"command{count}"]),
         ("delete-layer", ["delete-layer", f"command{count}"]),
     ):
-        bench.note(f"{what} {name}", size, command_seconds([*place, *arguments], environment))
+        processor, wall = command_seconds([*place, *arguments], environment)
+        bench.note(f"{what} {name}", size, processor)
+        if what == "CLI":
+            bench.note(f"{what} {name}, wall", size, wall)
 
 
-def resident_megabytes(root: Path) -> float:
-    """Largest memory of a process that opens the store, looks 1 000 layers up and changes one."""
-    code = (
-        "import sys, resource; sys.path[:0] = sys.argv[3:5]; import cstorage, synthetic\n"
-        "size = int(sys.argv[2])\n"
-        "s = cstorage.open(sys.argv[1] + '/graph', sys.argv[1] + '/run', driver='vfs')\n"
-        "for k in range(1000): s.layer(synthetic.layer_id(k * 7919 % size))\n"
-        "s.set_metadata(synthetic.layer_id(0), 'x')\n"
-        "sys.exit(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)\n"
-    )
-    words = [sys.executable, "-c", code, f"{root}/ours", root.name, str(TOP), str(TOP / "tools")]
-    status = os.spawnv(os.P_WAIT, sys.executable, words)
-    return float(status)
+MEASURED = """
+import sys, time
+sys.path[:0] = sys.argv[3:5]
+import cstorage, synthetic, cstorage.store.opening, cstorage.events.codec, cstorage.state.reducer
+size, lookups = int(sys.argv[2]), int(sys.argv[5])
+began = time.perf_counter()
+store = cstorage.open(sys.argv[1] + "/graph", sys.argv[1] + "/run", driver="vfs")
+store.layer(synthetic.layer_id(0))
+opened = time.perf_counter() - began
+for k in range(lookups):
+    store.layer(synthetic.layer_id(k * 7919 % size))
+if lookups:
+    store.set_metadata(synthetic.layer_id(0), "x")
+kib = dict(line.split()[:2] for line in open("/proc/self/smaps_rollup") if line[0] in "RP")
+peak = next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))
+own = int(kib["Private_Clean:"]) + int(kib["Private_Dirty:"])
+print(opened, int(peak) / 1024, own / 1024)
+"""
+
+
+def measured(root: Path, size: int, lookups: int) -> list[float]:
+    """Of a process that opens the store and looks so many layers up: seconds until it is open,
+    the most memory it ever had in MiB, and what it has to itself in the end."""
+    words = [sys.executable, "-c", MEASURED, f"{root}/ours", str(size), str(TOP)]
+    words += [str(TOP / "tools"), str(lookups)]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    return [float(word) for word in done.stdout.split()]
+
+
+def show_tail(folder: Path, size: int, events: int) -> None:
+    """The store as it is after so many more events, with the tables that its helper made."""
+    root = folder / f"{size}-tail-{events}"
+    if not root.exists():
+        shutil.copytree(folder / f"{size}" / "ours", root / "ours", copy_function=shutil.copy)
+        synthetic.more(root / "ours", size, events)
+    seconds, peak, _ = min(measured(root, size, 0) for _ in range(3))
+    print(f"open {size:,} layers, {events:,} events after the snapshot: {seconds * 1e3:.1f} ms, "
+          f"{peak:.0f} MB")  # fmt: skip
 
 
 def delete_scenario(folder: Path) -> None:
@@ -195,12 +226,18 @@ def main(words: list[str]) -> int:
     parser.add_argument("--peer-most", type=int, default=10_000, help="largest store of the peer")
     parser.add_argument("--svg", type=Path)
     parser.add_argument("--scenario", action="store_true")
+    parser.add_argument("--tail", type=int, default=0, help="events behind the snapshot")
     given = parser.parse_args(words)
     sizes = [int(size) for size in given.sizes.split(",")]
     with tempfile.TemporaryDirectory(prefix="cstorage-bench-") as temporary:
         folder = given.stores or Path(temporary)
         if given.scenario:
             delete_scenario(folder)
+            return 0
+        if given.tail:
+            for size in sizes:
+                store_of(folder, size, False)
+                show_tail(folder, size, given.tail)
             return 0
         bench, peer = Bench(), shutil.which(PEER) is not None
         if not peer:
@@ -214,15 +251,16 @@ def main(words: list[str]) -> int:
                 in_process(bench, stores[size], root, size, count)
                 bench.note(
                     "python -c pass", size,
-                    command_seconds([sys.executable, "-c", "pass"], dict(os.environ)),
+                    command_seconds([sys.executable, "-c", "pass"], dict(os.environ))[0],
                 )  # fmt: skip
                 commands(bench, "CLI", [sys.executable, "-c", START], root / "ours", size, count)
                 if peer and size <= given.peer_most and (size < 10_000 or count < 3):
                     commands(bench, PEER, [PEER], root / "peer", size, count)
         bench.show(sizes)
-        print(
-            f"{'memory, MB':<30}" + "".join(f"{resident_megabytes(roots[s]):12.0f}" for s in sizes)
-        )
+        memory = [measured(roots[size], size, 1000) for size in sizes]
+        for index, title in ((1, "memory, MB"), (2, "of it its own")):
+            print(f"{title:<30}" + "".join(f"{found[index]:12.0f}" for found in memory))
+        print(f"load of the machine: {os.getloadavg()[0]:.1f}")
         if given.svg:
             shown = ("layer, first look", "add-names", "list first 100", "CLI exists",
                      "CLI add-names", f"{PEER} exists", f"{PEER} add-names")  # fmt: skip

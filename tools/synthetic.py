@@ -25,6 +25,7 @@ from cstorage.model import (  # noqa: E402
     Digest,
     IDMaps,
     ImageID,
+    Kind,
     LayerID,
 )
 
@@ -56,6 +57,35 @@ def chains(layers: int) -> list[range]:
     return [*found, range(deep, layers)] if deep < layers else found
 
 
+def layer_created(id_: str, parent: str, index: int) -> ev.LayerCreated:
+    """A layer whose archive has been measured."""
+    return ev.LayerCreated(
+        id=LayerID(id_),
+        names=(),
+        parent=LayerID(parent),
+        metadata="",
+        mount_label="",
+        created_ns=EPOCH_NS + index,
+        diff=DiffSummary(
+            compressed_digest=Digest(f"sha256:{number('compressed', index)}"),
+            compressed_size=LAYER_BYTES // 3,
+            uncompressed_digest=Digest(f"sha256:{number('diff', index)}"),
+            uncompressed_size=LAYER_BYTES,
+            compression=Compression.GZIP,
+            uids=(0,),
+            gids=(0,),
+            entries=100,
+            content_size=LAYER_BYTES - 51200,
+            disk_size=LAYER_BYTES,
+        ),
+        flags={},
+        maps=IDMaps(),
+        big_data=(),
+        writable=False,
+        volatile=False,
+    )
+
+
 def events(layers: int) -> Iterator[ev.Event]:
     """Everything that happened to the store."""
     yield ev.StoreInitialised("vfs")
@@ -63,31 +93,7 @@ def events(layers: int) -> Iterator[ev.Event]:
         parent = ""
         for index in chain:
             id_ = layer_id(index)
-            yield ev.LayerCreated(
-                id=LayerID(id_),
-                names=(),
-                parent=LayerID(parent),
-                metadata="",
-                mount_label="",
-                created_ns=EPOCH_NS + index,
-                diff=DiffSummary(
-                    compressed_digest=Digest(f"sha256:{number('compressed', index)}"),
-                    compressed_size=LAYER_BYTES // 3,
-                    uncompressed_digest=Digest(f"sha256:{number('diff', index)}"),
-                    uncompressed_size=LAYER_BYTES,
-                    compression=Compression.GZIP,
-                    uids=(0,),
-                    gids=(0,),
-                    entries=100,
-                    content_size=LAYER_BYTES - 51200,
-                    disk_size=LAYER_BYTES,
-                ),
-                flags={},
-                maps=IDMaps(),
-                big_data=(),
-                writable=False,
-                volatile=False,
-            )
+            yield layer_created(id_, parent, index)
             parent = id_
         manifest = Digest(f"sha256:{number('manifest', image)}")
         yield ev.ImageCreated(
@@ -135,6 +141,35 @@ def ours(root: Path, layers: int, tables: bool = True) -> None:
             commit()
         if tables:
             settle(journal, str(path), reading.apply_frame, full=True)
+
+
+def later_events(layers: int, count: int) -> Iterator[ev.Event]:
+    """Names, metadata and new layers on top of old ones."""
+    for index in range(count):
+        old = LayerID(layer_id(index * 17 % layers))
+        if index % 3 == 0:
+            yield ev.NamesAdded(Kind.LAYER, old, (f"later{index}",))
+        elif index % 3 == 1:
+            yield ev.MetadataSet(Kind.LAYER, old, f"later {index}")
+        else:
+            yield layer_created(number("later", index), old, layers + index)
+
+
+def more(root: Path, layers: int, count: int) -> None:
+    """``count`` more events, ten in a frame, and the tables that are made of them meanwhile."""
+    from cstorage.store import reading
+    from cstorage.store.tables import settle
+    from journal import Journal
+
+    path = root / "graph" / "journal"
+    with Journal.open(path, "w", durability="none") as journal:
+        frame: list[list[object]] = []
+        for event in later_events(layers, count):
+            frame.append(codec.encode(event))
+            if len(frame) == 10:
+                journal.commit(frame, actor=[0, 1, "synthetic", "host", ""], schema=ev.SCHEMA)
+                frame.clear()
+        settle(journal, str(path), reading.apply_frame)
 
 
 def peers(root: Path, layers: int) -> None:

@@ -27,7 +27,10 @@ from cstorage.archive.recipe import RecipeWriter, crc64
 from cstorage.archive.threads import Consumer, Producer
 from cstorage.errors import ArchiveLimitExceeded
 from cstorage.model import Compression, DiffSummary, Digest
-from journal.plain import Any, BinaryIO
+from journal.plain import TYPE_CHECKING, Any, BinaryIO
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _CHUNK = 1 << 19  # decoded bytes handed around at a time
 _DEPTH = 32  # chunks ahead: enough that a thread which the scheduler lets wait stops no other
@@ -147,7 +150,7 @@ class _Run:
         self._manifest = ManifestWriter(manifest) if manifest is not None else None
         self._expanded = 0
         try:
-            self._decoder = Decompressor(source, self._on_raw if self._hash_raw else None)
+            self._decoder = Decompressor(source, self._raw_digester() if self._hash_raw else None)
             plain = self._decoder.compression == Compression.NONE
             self._hash_decoded = not plain and not options.uncompressed_digest.startswith(_SHA256)
             self._ahead = Producer(self._decode, _DEPTH, "archive-decode")
@@ -172,8 +175,10 @@ class _Run:
 
     # -- stages --------------------------------------------------------------------------------
 
-    def _on_raw(self, data: bytes) -> None:
-        self._digests.put((self._raw_hash, data))
+    def _raw_digester(self) -> Callable[[bytes], object]:
+        """What the decoder shows its raw bytes to; it must not lead back to the decoder."""
+        put, running = self._digests.put, self._raw_hash
+        return lambda data: put((running, data))
 
     def _decode(self) -> bytes:
         data = self._decoder.read(_CHUNK)
@@ -201,7 +206,8 @@ class _Run:
             if total > received * limits.max_ratio:
                 raise ArchiveLimitExceeded(
                     f"the archive expands more than {limits.max_ratio} times "
-                    f"({received} bytes to {total} or more)"
+                    f"({received} bytes to {total} or more)",
+                    hint="raise --max-ratio if this archive is trusted",
                 )
         if self._options.progress is not None:
             entries = self._extractor.entries if self._extractor is not None else 0

@@ -31,6 +31,7 @@ CHUNK = 1 << 18
 _GZIP_BLOCK = 1 << 20
 """Compressed bytes read at a time."""
 
+_GZIP_HEADER_MAX = (1 << 20) + CHUNK  # its texts may be of any length
 _XZ_MEMORY_MAX = 192 << 20  # ``xz -9`` needs 65 MiB; more is refused rather than allocated
 
 _MAGIC: tuple[tuple[bytes, Compression], ...] = (
@@ -194,52 +195,95 @@ def _decoder(
             raise UnsupportedCompression(f"no decoder for {compression.name.lower()}")
 
 
-class Decompressor:
-    """Pull decoder: ``read`` returns decoded bytes; ``on_raw`` sees every raw byte once, in order.
+def _has_gzip_header(data: bytes) -> bool:
+    """Whether ``data`` has all of the member's header that it begins with (RFC 1952 §2.3)."""
+    if len(data) < 10:
+        return False
+    flags = data[3]
+    at = 10
+    if flags & 4:
+        at += 2 + int.from_bytes(data[at : at + 2], "little")
+    for text in (8, 16):
+        if flags & text:
+            at = data.find(b"\0", at) + 1
+            if not at:
+                return False
+    return len(data) >= at + (flags & 2)
 
-    ``compression`` is known once constructed; ``raw_size`` counts the bytes taken from the source.
+
+class _Input:
+    """The raw bytes of a stream: counted, shown to ``on_raw``, and the first ones read ahead.
+
+    The zstd library's reader pulls from it through ``read``. That reader is invisible to the
+    garbage collector, so nothing here may lead back to whoever holds it.
     """
 
-    def __init__(self, source: ByteSource, on_raw: Callable[[bytes], object] | None = None) -> None:
+    def __init__(self, source: ByteSource, on_raw: Callable[[bytes], object] | None) -> None:
         self._source = source
         self._on_raw = on_raw
-        self.raw_size = 0
-        head = self._raw(CHUNK)
-        while 0 < len(head) < BLOCK and (more := self._raw(CHUNK)):
-            head += more
-        self.compression = detect(head)
-        self._head = head
-        self._name = self.compression.name.lower()
-        self._decoder: _Decoder | None = None
-        self._zstd: Any = None
-        self._errors: tuple[type[Exception], ...] = ()
-        self._member = 0
-        if self.compression == Compression.ZSTD:
-            self._open_zstd()
-        elif self.compression != Compression.NONE:
-            self._make, self._errors = _decoder(self.compression)
-            self._decoder = self._make()
+        self.size = 0
+        self.head = b""
+        self.frames: FrameWalker | None = None
 
-    def _raw(self, size: int) -> bytes:
+    def fresh(self, size: int) -> bytes:
+        """Bytes that nobody has seen yet."""
         data = self._source.read(size)
         if data:
-            self.raw_size += len(data)
+            self.size += len(data)
             if self._on_raw is not None:
                 self._on_raw(data)
         return data
 
-    def _raw_with_head(self, size: int) -> bytes:
-        if self._head:
-            head, self._head = self._head, b""
+    def take(self, size: int) -> bytes:
+        """What was read ahead, then fresh bytes."""
+        if self.head:
+            head, self.head = self.head, b""
             return head
-        return self._raw(size)
+        return self.fresh(size)
+
+    def read(self, size: int = -1, /) -> bytes:
+        data = self.take(size)
+        if self.frames is not None:
+            self.frames.feed(data)
+        return data
+
+
+class Decompressor:
+    """Pull decoder: ``read`` returns decoded bytes; ``on_raw`` sees every raw byte once, in order.
+
+    ``compression`` is known once constructed; ``raw_size`` counts the bytes taken from the source.
+    ``on_raw`` must not lead back to this object (``_Input`` says why).
+    """
+
+    def __init__(self, source: ByteSource, on_raw: Callable[[bytes], object] | None = None) -> None:
+        self._input = _Input(source, on_raw)
+        head = self._input.fresh(CHUNK)
+        while 0 < len(head) < BLOCK and (more := self._input.fresh(CHUNK)):
+            head += more
+        self.compression = detect(head)
+        self._input.head = head
+        self._name = self.compression.name.lower()
+        self._decoder: _Decoder | None = None
+        self._zstd: Any = None
+        self._errors: tuple[type[Exception], ...] = ()
+        self._at_header = False
+        if self.compression == Compression.ZSTD:
+            self._open_zstd()
+        elif self.compression != Compression.NONE:
+            self._make, self._errors = _decoder(self.compression)
+            self._next_member()
+
+    @property
+    def raw_size(self) -> int:
+        """Bytes taken from the source so far."""
+        return self._input.size
 
     def read(self, size: int) -> bytes:
         """At most ``size`` decoded bytes; ``b""`` only at the end."""
         if self._zstd is not None:
             return self._read_zstd(size)
         if self._decoder is None:
-            return self._raw_with_head(size)
+            return self._input.take(size)
         return self._read_members(size)
 
     def _read_members(self, size: int) -> bytes:
@@ -248,25 +292,26 @@ class Decompressor:
             decoder = self._decoder
             assert decoder is not None
             if decoder.eof:
-                rest = decoder.unused_data or self._raw(CHUNK)
+                rest = decoder.unused_data or self._input.fresh(CHUNK)
                 if self.compression == Compression.XZ:
                     rest = self._skip_xz_padding(rest)
                 if not rest:
                     return b""
-                while len(rest) < 6 and (more := self._raw(CHUNK)):
+                while len(rest) < 6 and (more := self._input.fresh(CHUNK)):
                     rest += more
                 magic = next(m for m, c in _MAGIC if c == self.compression)
                 if not rest.startswith(magic):
                     raise ArchiveError(
                         f"{len(rest)} or more bytes of garbage after the {self._name} stream"
                     )
-                self._member += 1
-                self._decoder = decoder = self._make()
+                decoder = self._next_member()
                 data = rest
             elif decoder.needs_input:
-                data = self._raw_with_head(CHUNK)
+                data = self._input.take(CHUNK)
                 if not data:
                     raise ArchiveTruncated(f"reading the {self._name} stream")
+            if self._at_header:
+                data = self._with_whole_header(data)
             try:
                 out = decoder.decompress(data, size)
             except self._errors as error:
@@ -274,6 +319,24 @@ class Decompressor:
             data = b""
             if out:
                 return out
+
+    def _next_member(self) -> _Decoder:
+        self._decoder = made = self._make()
+        self._at_header = self.compression == Compression.GZIP
+        return made
+
+    def _with_whole_header(self, data: bytes) -> bytes:
+        """``data`` and what is missing of the gzip header it begins with.
+
+        ``isal`` takes a header that comes in two pieces for a damaged one if it has a checksum, or
+        extra data and more.
+        """
+        while not _has_gzip_header(data) and (more := self._input.take(CHUNK)):
+            data += more
+            if len(data) > _GZIP_HEADER_MAX:
+                raise ArchiveError("damaged gzip stream: its header has no end")
+        self._at_header = False
+        return data
 
     def _skip_xz_padding(self, rest: bytes) -> bytes:
         """Between and after xz streams, zeros in groups of four are legal."""
@@ -285,17 +348,16 @@ class Decompressor:
                 if zeros % 4:
                     raise ArchiveError("damaged xz stream: padding is not a multiple of four")
                 return stripped
-            rest = self._raw(CHUNK)
+            rest = self._input.fresh(CHUNK)
 
     def _open_zstd(self) -> None:
         import zstandard
 
         self._errors = (zstandard.ZstdError,)
         self._zstd = zstandard.ZstdDecompressor().stream_reader(
-            cast("Any", _Raw(self)), read_size=CHUNK, read_across_frames=True
+            cast("Any", self._input), read_size=CHUNK, read_across_frames=True
         )
-        self._frames = FrameWalker()
-        self._frames.feed(self._head)
+        self._input.frames = self._frames = FrameWalker()
 
     def _read_zstd(self, size: int) -> bytes:
         try:
@@ -305,21 +367,6 @@ class Decompressor:
         if not out and not self._frames.at_boundary:
             raise ArchiveTruncated("reading the zstd stream")
         return out
-
-
-class _Raw:
-    """What a decoder that pulls for itself reads from."""
-
-    def __init__(self, owner: Decompressor) -> None:
-        self._owner = owner
-
-    def read(self, size: int = -1, /) -> bytes:
-        owner = self._owner
-        if owner._head:
-            return owner._raw_with_head(size)
-        data = owner._raw(size)
-        owner._frames.feed(data)
-        return data
 
 
 # -- out -------------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ from cstorage.archive.reader import Member, shown
 from cstorage.archive.walk import open_child
 from cstorage.archive.whiteouts import WhiteoutFormat
 from cstorage.errors import ArchiveBreakout, ArchiveError, ArchiveLimitExceeded
-from journal.plain import TYPE_CHECKING
+from journal.plain import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,7 +75,9 @@ class Extractor:
         # Without privileges a read-only directory could not be filled: its mode waits too.
         self._late_modes = self._uid != 0
         self._directories: list[tuple[bytes, int, int, int]] = []  # path, atime, mtime, mode
-        self._seen: set[bytes] = set()
+        # Paths so far, by their 64-bit hashes: half the memory. That two of a million paths share
+        # one has a probability below 1 to 10 million; the archive would be refused.
+        self._seen: set[int] = set()
         self._exact = not beneath.list_names(self._parents.root)
         self._content_size = 0
         self.disk_size = 0
@@ -93,10 +95,18 @@ class Extractor:
         name = clean(member.name)
         if member.type == tar.GLOBAL:
             return name, SKIPPED
-        self._check_limits(name)
-        if name in self._seen:
+        self.entries += 1
+        limits = self._limits
+        if (
+            len(name) > limits.max_name
+            or name.count(b"/") >= limits.max_depth
+            or (limits.max_entries and self.entries > limits.max_entries)
+        ):
+            self._beyond_limits(name)
+        known = hash(name)
+        if known in self._seen:
             raise ArchiveError(f"{shown(name)}: duplicates of file paths not supported")
-        self._seen.add(name)
+        self._seen.add(known)
         directory, _, base = name.rpartition(b"/")
         try:
             if b".wh." in name:
@@ -113,22 +123,21 @@ class Extractor:
         except OSError as error:
             raise _refused(name, error) from error
         finally:
-            self._parents.tidy()
+            if self._parents.retired:
+                self._parents.tidy()
         return name, PRESENT
 
-    def _check_limits(self, name: bytes) -> None:
+    def _beyond_limits(self, name: bytes) -> NoReturn:
         limits = self._limits
         if len(name) > limits.max_name or name.count(b"/") >= limits.max_depth:
             raise ArchiveLimitExceeded(
                 f"{shown(name)}: path of {len(name)} bytes in {name.count(b'/') + 1} components; "
                 f"at most {limits.max_name} and {limits.max_depth} are accepted"
             )
-        self.entries += 1
-        if limits.max_entries and self.entries > limits.max_entries:
-            raise ArchiveLimitExceeded(
-                f"the archive has more than {limits.max_entries} entries",
-                hint="raise --max-entries if this archive is trusted",
-            )
+        raise ArchiveLimitExceeded(
+            f"the archive has more than {limits.max_entries} entries",
+            hint="raise --max-entries if this archive is trusted",
+        )
 
     def _entry(self, member: Member, name: bytes, directory: bytes, base: bytes) -> None:
         kind = member.type
@@ -161,7 +170,9 @@ class Extractor:
                 uid, gid = attributes.owner(member.uid, member.gid, base)
                 if uid != self._uid or gid != self._gid or parent.set_group:
                     attributes.chown(fd, uid, gid, base)
-                os.fchmod(fd, mode)
+                # Usually right already: looking costs a fifth of setting.
+                if os.fstat(fd).st_mode & 0o7777 != mode:
+                    os.fchmod(fd, mode)
             mtime = member.mtime_ns
             if member.atime_ns is None and 0 <= mtime <= TIME_MAX_NS:
                 os.utime(fd, ns=(mtime, mtime))
@@ -425,6 +436,8 @@ class Extractor:
     def _whiteout(
         self, member: Member, name: bytes, directory: bytes, base: bytes
     ) -> tuple[bytes, int]:
+        if self._replaced(directory):
+            return name, SKIPPED  # umoci writes these: a file, then what its directory lost
         if base == wh.OPAQUE:
             parent = self._parent(directory, name).fd
             if self._overlay:
@@ -441,7 +454,7 @@ class Extractor:
         if self._below_whiteout(directory):
             return path, SKIPPED  # all of it is gone already
         parent = self._parent(directory, name).fd
-        own = path in self._seen or path in self._parents.used
+        own = hash(path) in self._seen or path in self._parents.used
         info = beneath.stat_in(parent, target) if own else None
         if own and (info is None or not stat.S_ISDIR(info.st_mode)):
             pass  # this archive's own entry already hides or replaced what was there
@@ -453,11 +466,25 @@ class Extractor:
             self._remove(parent, target)
         return path, WHITEOUT
 
+    def _replaced(self, directory: bytes) -> bool:
+        """Whether this archive made a file or the like of ``directory`` or of one above it."""
+        while directory:
+            above, _, base = directory.rpartition(b"/")
+            if directory in self._seen:
+                try:
+                    info = beneath.stat_in(self._parents.find(above).fd, base)
+                except (FileNotFoundError, NotADirectoryError):
+                    return False
+                kind = stat.S_IFMT(info.st_mode) if info is not None else stat.S_IFDIR
+                return kind not in (stat.S_IFDIR, stat.S_IFLNK)
+            directory = above
+        return False
+
     def _below_whiteout(self, directory: bytes) -> bool:
         """Whether a whiteout of this archive already covers ``directory``."""
         while directory and self._parents.get(directory) is None:
             above, slash, base = directory.rpartition(b"/")
-            if above + slash + wh.PREFIX + base in self._seen:
+            if hash(above + slash + wh.PREFIX + base) in self._seen:
                 try:
                     info = beneath.stat_in(self._parents.find(above).fd, base)
                 except (FileNotFoundError, NotADirectoryError):
@@ -499,7 +526,7 @@ class Extractor:
                 try:
                     for name in beneath.list_names(fd):
                         child = path + b"/" + name if path else name
-                        if child not in self._seen and child not in self._parents.used:
+                        if hash(child) not in self._seen and child not in self._parents.used:
                             self._remove(fd, name)
                             continue
                         info = beneath.stat_in(fd, name)

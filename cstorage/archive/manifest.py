@@ -11,7 +11,8 @@ further item describes an entry:
 ``mark`` is 0 for an entry, 1 for "this path of the lower layers is gone", 2 for "everything of the
 lower layers below this path is gone". ``path`` is the cleaned path, raw bytes, without leading
 slash (the root is ``b""``). ``type`` is the tar type letter. IDs are those of the archive, not
-mapped. ``xattrs`` is a list of pairs in archive order. ``digest`` is empty except for regular
+mapped. ``xattrs`` is a list of pairs in archive order; a name that is not UTF-8 is a byte string.
+``digest`` is empty except for regular
 files, and for sparse files beyond 4 GiB of holes in one archive. Entries stand in archive order; a
 path occurs at most once with each mark.
 
@@ -20,8 +21,9 @@ The same archive always gives the same manifest, byte for byte, with the same li
 
 from __future__ import annotations
 
+import io
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from cstorage.archive.compression import ByteSink, ByteSource, Decompressor
 from cstorage.errors import ArchiveError
@@ -34,6 +36,7 @@ VERSION = 1
 _BATCH = 512  # records encoded at once
 _READ = 1 << 17
 _REGULAR = ord("0")
+_FIELDS = 13
 
 
 Hasher: TypeAlias = "Callable[..., Any]"
@@ -96,11 +99,15 @@ class ManifestWriter:
     ``hasher`` makes the digests that the records are to carry.
     """
 
-    def __init__(self, sink: ByteSink) -> None:
+    def __init__(self, sink: ByteSink, algorithm: str = "") -> None:
+        """``algorithm``: of digests that exist already; otherwise the best one."""
         import cbor2
         import zstandard
 
-        algorithm, self.hasher = best_hasher()
+        if algorithm:
+            self.hasher = hasher_of(algorithm)
+        else:
+            algorithm, self.hasher = best_hasher()
         self._encode = cbor2.dumps
         self._codec: Any = zstandard.ZstdCompressor(level=1, write_checksum=True).compressobj()
         self._sink = sink
@@ -108,8 +115,11 @@ class ManifestWriter:
 
     def add(self, record: tuple[Any, ...]) -> None:
         """One record, its fields in the order of ``ManifestEntry``."""
+        xattrs = record[11]
+        if xattrs:
+            record = (*record[:11], [(_stored(key), value) for key, value in xattrs], *record[12:])
         self._records.append(record)
-        if len(self._records) >= _BATCH or record[11]:  # attributes may be as large as 1 MiB
+        if len(self._records) >= _BATCH or xattrs:  # attributes may be as large as 1 MiB
             self._flush()
 
     def _flush(self) -> None:
@@ -126,19 +136,33 @@ class ManifestWriter:
         self._sink.write(self._codec.flush())
 
 
-def _raw_reader(stream: Decompressor) -> BinaryIO:
-    import io
+def _stored(key: str) -> str | bytes:
+    """An attribute's name as the format has it: bytes if they are not UTF-8."""
+    try:
+        key.encode()
+        return key
+    except UnicodeEncodeError:
+        return key.encode("utf-8", "surrogateescape")
 
-    class Raw(io.RawIOBase):
-        def readable(self) -> bool:
-            return True
 
-        def readinto(self, buffer: Any) -> int:
-            data = stream.read(len(buffer))
-            buffer[: len(data)] = data
-            return len(data)
+def _read_name(key: str | bytes) -> str:
+    return key if isinstance(key, str) else key.decode("utf-8", "surrogateescape")
 
-    return io.BufferedReader(Raw(), _READ)
+
+class _Raw(io.RawIOBase):
+    """A decoder as a file. A class made for each stream would keep it until a collection."""
+
+    def __init__(self, stream: Decompressor) -> None:
+        super().__init__()
+        self._stream = stream
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._stream.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
 
 
 class ManifestReader:
@@ -150,9 +174,10 @@ class ManifestReader:
     def __init__(self, source: ByteSource) -> None:
         import cbor2
 
-        self._reader: Any = _raw_reader(Decompressor(source))
+        self._reader: Any = io.BufferedReader(_Raw(Decompressor(source)), _READ)
         self._decode = cbor2.CBORDecoder(self._reader).decode
-        self._errors = (cbor2.CBORDecodeError, ValueError, TypeError, ArithmeticError, LookupError)
+        self._errors = (cbor2.CBORDecodeError, ValueError, TypeError, ArithmeticError, LookupError,
+                        AttributeError)  # fmt: skip
         try:
             magic, version, algorithm = self._decode()
         except self._errors as error:
@@ -163,31 +188,44 @@ class ManifestReader:
             raise ArchiveError(f"manifest of version {version}; this program reads {VERSION}")
         self.algorithm: str = algorithm
 
-    def contents(self) -> Iterator[tuple[bytes, int, bytes]]:
-        """(path, size, digest) of the regular files, in order."""
+    def records(self) -> Iterator[list[Any]]:
+        """Each record's fields as they are stored: a third of the time of making entries."""
         from cbor2 import CBORDecodeEOF
 
         decode = self._decode
         try:
             while True:
-                mark, path, kind, _, _, _, size, _, _, _, _, _, digest = decode()
-                if kind == _REGULAR and mark == 0:
-                    yield path, size, digest
+                record = decode()
+                if len(record) != _FIELDS:
+                    raise ValueError(f"a record of {len(record)} fields")
+                yield record
         except CBORDecodeEOF:
             return  # to look for the end in front of each record costs more than the record
+        except self._errors as error:
+            raise ArchiveError(f"damaged manifest: {error}") from error
+
+    def contents(self) -> Iterator[tuple[bytes, int, bytes]]:
+        """(path, size, digest) of the regular files, in order."""
+        for mark, path, kind, _, _, _, size, _, _, _, _, _, digest in self.records():
+            if kind == _REGULAR and mark == 0:
+                yield path, size, digest
+
+    def entry(self, record: list[Any]) -> ManifestEntry:
+        """A record of ``records`` with its fields named. Raises ``ArchiveError``."""
+        try:
+            mark, *rest = record
+            rest[10] = tuple((_read_name(key), value) for key, value in rest[10])
+            return ManifestEntry(Mark(mark), *rest)
         except self._errors as error:
             raise ArchiveError(f"damaged manifest: {error}") from error
 
     def __iter__(self) -> Iterator[ManifestEntry]:
         while self._reader.peek(1):
             try:
-                item = self._decode()
-                item[0] = Mark(item[0])
-                item[11] = tuple((key, value) for key, value in item[11])
-                entry = ManifestEntry(*item)
+                record = self._decode()
             except self._errors as error:
                 raise ArchiveError(f"damaged manifest: {error}") from error
-            yield entry
+            yield self.entry(record)
 
 
 def read_manifest(source: ByteSource) -> Iterator[ManifestEntry]:

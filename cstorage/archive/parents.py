@@ -32,7 +32,8 @@ class Parents:
     def __init__(self, root_fd: int) -> None:
         self.root = os.open(b".", beneath.DIRECTORY, dir_fd=root_fd)
         self._held: dict[bytes, Parent] = {}
-        self._retired: list[int] = []
+        self.retired: list[int] = []
+        """Dropped descriptors that ``tidy`` is to close."""
         self.used: set[bytes] = set()
         """Directories through which something was created, and those above them."""
         self._keep_root()
@@ -73,15 +74,15 @@ class Parents:
 
     def forget(self) -> None:
         """Drop all but the root. Descriptors in use stay valid until ``tidy``."""
-        self._retired += [parent.fd for path, parent in self._held.items() if path]
+        self.retired += [parent.fd for path, parent in self._held.items() if path]
         self._held.clear()
         self._keep_root()
 
     def tidy(self) -> None:
         """Close what was dropped; called between members."""
-        for fd in self._retired:
+        for fd in self.retired:
             os.close(fd)
-        self._retired.clear()
+        self.retired.clear()
 
     def close(self) -> None:
         self.forget()

@@ -104,7 +104,7 @@ def _what(event: Any) -> str:
         parts.append(_plain(fields["id"]))
     if fields.get("names"):
         parts.append("names " + ",".join(map(_plain, fields["names"])))
-    for name in ("parent", "image", "layer", "top_layer", "driver"):
+    for name in ("parent", "image", "layer", "top_layer", "driver", "by"):
         if fields.get(name):
             parts.append(f"{name.replace('_', ' ')} {_plain(fields[name])}")
     if "item" in fields:

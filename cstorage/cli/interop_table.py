@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from cstorage.cli.command import JSON, Command
+from cstorage.cli.command import JSON, UNLIMITED, Command
 from cstorage.cli.goflags import BOOL, LIST, STRING, Flag
 
 _LEFT_OUT = "Exit status 3 when something was left out; each such item is a line with its reason."
+
+_BY = Flag(("--by",), STRING, "Who needs the item (default: user and host)")
 
 INTEROP = (
     Command(
@@ -28,6 +30,38 @@ INTEROP = (
         "interop:project",
         "Tells how many records were written, what was not as it had been left, and what cannot "
         f"be shown to every tool. {_LEFT_OUT}",
+    ),
+    Command(
+        "pin",
+        (),
+        "[options [...]] imageOrLayerNameOrID [...]",
+        "Forbid deleting images or layers, because somebody elsewhere uses them",
+        1,
+        UNLIMITED,
+        (_BY, JSON),
+        "pins:pin",
+        "With the global option --reason it is recorded why. All arguments are pinned, or none. "
+        "Every way of deleting a pinned item, or a layer under it, fails and says who pinned it.",
+    ),
+    Command(
+        "unpin",
+        (),
+        "[options [...]] imageOrLayerNameOrID [...]",
+        "Allow deleting images or layers again",
+        1,
+        UNLIMITED,
+        (_BY, Flag(("--all", "-a"), BOOL, "Take back the pins of everybody"), JSON),
+        "pins:unpin",
+    ),
+    Command(
+        "pins",
+        (),
+        "[options [...]] [imageOrLayerNameOrID]",
+        "List what is pinned, by whom, since when and why",
+        0,
+        1,
+        (JSON,),
+        "pins:pins",
     ),
     Command(
         "adopt",

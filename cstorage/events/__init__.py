@@ -160,6 +160,24 @@ class FlagsSet(NamedTuple):
     flags: Mapping[str, Any]
 
 
+class Pinned(NamedTuple):
+    """The item must not be deleted from here on, until ``by`` takes that back."""
+
+    kind: Kind
+    id: str
+    by: str
+    why: str
+    since_ns: int
+
+
+class Unpinned(NamedTuple):
+    """``by`` needs the item no longer."""
+
+    kind: Kind
+    id: str
+    by: str
+
+
 Event = (
     StoreInitialised
     | LayerCreated
@@ -178,6 +196,8 @@ Event = (
     | MetadataSet
     | BigDataSet
     | FlagsSet
+    | Pinned
+    | Unpinned
 )
 
 

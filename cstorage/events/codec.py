@@ -45,6 +45,8 @@ NUMBERS: dict[type[Any], int] = {
     ev.MetadataSet: 43,
     ev.BigDataSet: 44,
     ev.FlagsSet: 45,
+    ev.Pinned: 46,
+    ev.Unpinned: 47,
 }
 
 
@@ -147,7 +149,7 @@ def describe(event: ev.Event) -> str:
         elif isinstance(value, tuple) and value:
             listed = [v.name if isinstance(v, BigDataItem) else v for v in value]
             parts.append(f"{field.replace('_', '-')}={json.dumps(listed, ensure_ascii=False)}")
-        elif field not in ("created_ns", "flags") and value:
+        elif field not in ("created_ns", "since_ns", "flags") and value:
             shown = (
                 value if isinstance(value, bool | int) else json.dumps(value, ensure_ascii=False)
             )

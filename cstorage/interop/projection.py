@@ -506,8 +506,8 @@ class _Touched:
 
     def see(self, state: State, event: ev.Event) -> None:
         kind, id_ = ev.subject(event)
-        if kind is None:
-            return
+        if kind is None or isinstance(event, ev.Pinned | ev.Unpinned):
+            return  # pins are not shown
         self.items[kind, id_] = None
         match event:
             case ev.LayerCreated() | ev.LayerDeleted() | ev.LayerDiffApplied():

@@ -21,15 +21,16 @@ from cstorage.interop.origin import ItemFault, Origin
 from journal.plain import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from cstorage.archive.compression import ByteSink
     from cstorage.model import Layer
 
 _PIPE_BYTES = 1 << 20
 _F_SETPIPE_SZ = 1031
-_METACOPY = ("trusted.overlay.metacopy", "trusted.overlay.redirect",
-             "user.overlay.metacopy", "user.overlay.redirect")  # fmt: skip
+_FOREIGN = ("trusted.overlay.metacopy", "trusted.overlay.redirect", "user.overlay.metacopy",
+            "user.overlay.redirect", "user.overlay.opaque")  # fmt: skip
+"""Marks that another mount would not heed: content elsewhere, or made for unprivileged mounts."""
 
 
 class Measure:
@@ -178,7 +179,34 @@ def copy_tree(source: str, target: int, copier: TreeCopier | None = None) -> Non
 
 
 def points_elsewhere(path: str) -> bool:
-    """Whether files of an overlay directory have their content or name in a lower one (§2.7)."""
+    """Whether an overlay directory says something that only its own mounts understand (§2.7)."""
+    return any(
+        mark in _attributes(place)
+        for place, info in _entries(path)
+        if stat.S_ISDIR(info.st_mode) or stat.S_ISREG(info.st_mode)
+        for mark in _FOREIGN
+    )
+
+
+def has_other_owners(origin: Origin, layer: Layer) -> bool:
+    """Whether files belong to somebody whom no archive of the layer's chain names.
+
+    So it is with stores of unprivileged users, whose files have the owners that their namespace
+    maps to. Root may own what no archive names: whiteouts, and directories above an entry.
+    """
+    uids, gids = {0}, {0}
+    for member in origin.chain(layer) if origin.driver == "vfs" else [layer]:
+        uids.update(member.diff.uids)
+        gids.update(member.diff.gids)
+    return any(
+        info.st_uid not in uids or info.st_gid not in gids
+        for path in origin.contents(layer)
+        for _, info in _entries(path)
+    )
+
+
+def _entries(path: str) -> Iterator[tuple[bytes, os.stat_result]]:
+    """Everything below a directory: a path that is good until the next one, and its ``lstat``."""
     root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         pending = [b""]
@@ -188,19 +216,14 @@ def points_elsewhere(path: str) -> bool:
                 directory = tree.open(current)
             try:
                 for name in treewalk.names(directory):
-                    place = treewalk.place(directory, name)
-                    mode = os.lstat(name, dir_fd=directory).st_mode
-                    if stat.S_ISDIR(mode):
+                    info = os.lstat(name, dir_fd=directory)
+                    if stat.S_ISDIR(info.st_mode):
                         pending.append(treewalk.joined(current, name))
-                    elif not stat.S_ISREG(mode):
-                        continue
-                    if any(mark in _attributes(place) for mark in _METACOPY):
-                        return True
+                    yield treewalk.place(directory, name), info
             finally:
                 os.close(directory)
     finally:
         os.close(root)
-    return False
 
 
 def _attributes(place: bytes) -> list[str]:
@@ -229,13 +252,24 @@ def generate(origin: Origin, layer: Layer, scratch: str, sink: ByteSink) -> None
     from cstorage.drivers.contract import NO_MAPS
     from cstorage.model import Layer as LayerRecord
 
-    origin.contents(layer)
+    tree, *_ = origin.contents(layer)
     os.makedirs(scratch, mode=0o700, exist_ok=True)
     parent = origin.layers.get(layer.parent)
     maps = parent.item.maps if parent and isinstance(parent.item, LayerRecord) else NO_MAPS
-    reading_driver(origin, scratch).write_diff(
-        layer.id, layer.parent, sink, maps=layer.maps, parent_maps=maps
-    )
+
+    def produce(sink: ByteSink) -> None:
+        reading_driver(origin, scratch).write_diff(
+            layer.id, layer.parent, sink, maps=layer.maps, parent_maps=maps
+        )
+
+    if not origin.mount_program:
+        produce(sink)
+        return
+    from cstorage.interop import mountprogram
+
+    with Stream(produce) as stream:
+        mountprogram.translate(stream, sink, tree)
+        stream.finish()
 
 
 def verify_any(origin: Origin, layer: Layer, scratch: str) -> None:

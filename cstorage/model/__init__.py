@@ -183,3 +183,13 @@ class Container(NamedTuple):
 
 
 Item = Layer | Image | Container
+
+
+class Pin(NamedTuple):
+    """A promise not to delete an item: who asked for it, why and when. One per item and asker."""
+
+    kind: Kind
+    id: str
+    by: str
+    why: str = ""
+    since_ns: int = 0

@@ -10,7 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterator
 
-from cstorage.model import Container, Digest, Image, Kind, Layer
+from cstorage.model import Container, Digest, Image, Kind, Layer, Pin
 from cstorage.state import groups, keys, values
 from journal.digest import record_number
 from journal.plain import Any, Protocol
@@ -34,7 +34,8 @@ class Table(Protocol):
 
 _ABSENT = object()
 DECODED_MAX = 4096
-"""Decoded entries of the table that are kept: memory grows with what is looked at, to a bound."""
+"""Decoded entries of the table that are kept, and keys that it lacks: memory grows with what is
+looked at, to a bound."""
 
 
 class State:
@@ -59,15 +60,14 @@ class State:
         if self._parent is not None:
             return self._parent.get(key)
         if self._table is not None:
-            found = self._decoded.get(key)
-            if found is not None:
-                return found
-            raw = self._table.get(key)
-            if raw is not None:
+            found = self._decoded.get(key, _ABSENT)
+            if found is _ABSENT:
+                raw = self._table.get(key)
+                found = None if raw is None else values.decode(key, raw)
                 if len(self._decoded) >= DECODED_MAX:
                     self._decoded.clear()
-                found = self._decoded[key] = values.decode(key, raw)
-                return found
+                self._decoded[key] = found
+            return found
         return None
 
     def get(self, key: bytes) -> Any:
@@ -265,6 +265,8 @@ class State:
         return groups.members(self, keys.images_of_layer(layer))
 
     def container_of_layer(self, layer: str) -> str | None:
+        if self.get(keys.uses(b"Y", layer)) is None:
+            return None  # asked for anyway by whoever changes the layer
         return next(groups.members(self, keys.containers_of_layer(layer)), None)
 
     def containers_of_image(self, image: str) -> Iterator[str]:
@@ -289,6 +291,18 @@ class State:
         """IDs in listing order: creation order, volatile items last (cli §3.1)."""
         for _, id_ in self.scan(keys.order_prefix(kind)):
             yield id_
+
+    def pins(self, kind: Kind, id_: str) -> list[Pin]:
+        """Pins of an item, by who asked for them; one look where nothing is pinned."""
+        if not self.get(keys.counter("pins")):
+            return []
+        return [pin for _, pin in self.scan(keys.pin_prefix(kind, id_))]
+
+    def all_pins(self) -> list[Pin]:
+        """Every pin: those of images first, then those of layers."""
+        if not self.get(keys.counter("pins")):
+            return []
+        return [pin for _, pin in self.scan(keys.PINS)]
 
     def count(self, kind: Kind) -> int:
         found: int | None = self.get(keys.counter(kind.value))

@@ -24,6 +24,7 @@ byte  rest of the key                                    value
 ``W`` kind letter, ID                                    int: UID that created it, if not 0
 ``X`` layer ID                                           int: images that need it
 ``Y`` layer ID                                           int: containers that need it
+``!`` kind letter, ID (length-prefixed), who pinned it   ``Pin``
 ``#`` counter name                                       int, or several
 ``@`` fact name                                          str
 ====  =================================================  =======================
@@ -101,6 +102,13 @@ def content(key: str) -> bytes:
 def uses(which: bytes, layer: str) -> bytes:
     """``which``: X by images, Y by containers."""
     return which + text(layer)
+
+
+PINS = b"!"
+
+
+def pin_prefix(kind: Kind, id_: str) -> bytes:
+    return PINS + _LETTER[kind] + _prefixed(id_)
 
 
 def counter(what: str) -> bytes:

@@ -7,7 +7,7 @@ disagree; that is ``ReplayError``, never a silent skip.
 from __future__ import annotations
 
 from cstorage import events as ev
-from cstorage.model import BigDataItem, Container, DiffSummary, Image, Item, Kind, Layer
+from cstorage.model import BigDataItem, Container, DiffSummary, Image, Item, Kind, Layer, Pin
 from cstorage.state import State, aggregates, groups, keys
 from cstorage.state.aggregates import ReplayError
 from journal.plain import assert_never
@@ -75,6 +75,11 @@ def apply(state: State, event: ev.Event, sequence: int, uid: int = 0) -> None:
         case ev.FlagsSet():
             item = _item(state, event.kind, event.id)
             _store(state, event.kind, item._replace(flags=event.flags))
+        case ev.Pinned():
+            _item(state, event.kind, event.id)
+            _set_pin(state, Pin(*event))
+        case ev.Unpinned():
+            _drop_pin(state, event.kind, event.id, event.by)
         case _:
             assert_never(event)
 
@@ -144,6 +149,28 @@ def _leave(state: State, kind: Kind, item: Item, volatile: bool) -> None:
         aggregates.content_left(state, aggregates.contents_of(_NO_DIFF, item.big_data))
     aggregates.item_left(state, kind, item.id)
     _count(state, kind, -1)
+    for pin in state.pins(kind, item.id):
+        _drop_pin(state, kind, item.id, pin.by)
+
+
+def _set_pin(state: State, pin: Pin) -> None:
+    key = keys.pin_prefix(pin.kind, pin.id) + keys.text(pin.by)
+    if state.get(key) is None:
+        _count_pins(state, 1)
+    state.put(key, pin)
+
+
+def _drop_pin(state: State, kind: Kind, id_: str, by: str) -> None:
+    key = keys.pin_prefix(kind, id_) + keys.text(by)
+    if state.get(key) is None:
+        raise ReplayError(f"{kind.name.lower()} {id_!r} is not pinned by {by!r}")
+    state.remove(key)
+    _count_pins(state, -1)
+
+
+def _count_pins(state: State, by: int) -> None:
+    key = keys.counter("pins")
+    state.put(key, ((state.get(key) or 0) + by) or None)
 
 
 def _by_age(state: State, kind: Kind) -> groups.Place:

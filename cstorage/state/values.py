@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cstorage.model import Container, Image, Layer, stored
+from cstorage.model import Container, Image, Kind, Layer, Pin, stored
 from journal.codec import quick_cbor
 from journal.plain import Any
 
 _cbor = quick_cbor()
 
-REDUCER_VERSION = 5
-"""Raised whenever the same events give other entries; older snapshots are then not trusted."""
+REDUCER_VERSION = 6
+"""Raised whenever the same events give other entries, and for entries that older versions would not
+heed; snapshots of other versions are not trusted."""
 
 
 def encode(value: Any) -> bytes:
@@ -67,6 +68,8 @@ def encode(value: Any) -> bytes:
                 value.sequence,
                 value.run_mark,
             ]
+        case Pin():
+            raw = [value.kind.value, value.id, value.by, value.why, value.since_ns]
         case _:
             raw = value
     encoded: bytes = _cbor.dumps(raw, canonical=True)
@@ -126,7 +129,11 @@ def _container(r: Sequence[Any]) -> Container:
     )
 
 
-_DECODE = {ord("L"): _layer, ord("I"): _image, ord("C"): _container}
+def _pin(r: Sequence[Any]) -> Pin:
+    return Pin(Kind(r[0]), r[1], r[2], r[3], r[4])
+
+
+_DECODE = {ord("L"): _layer, ord("I"): _image, ord("C"): _container, ord("!"): _pin}
 
 
 def decode(key: bytes, raw: bytes) -> Any:

@@ -1,5 +1,7 @@
 """Deleting: what may go, what goes with it, in one transaction (semantics §4.6).
 
+What is pinned stays, and what it rests on (``pins``), whichever way is taken.
+
 The checks work on resolved IDs; the original compares the caller's text, so that deleting by name
 or prefix skips them (quirk Q-01, a defect).
 """
@@ -19,7 +21,7 @@ from cstorage.errors import (
 )
 from cstorage.model import Container, Image, Kind, LayerID
 from cstorage.state import aggregates
-from cstorage.store import lookup
+from cstorage.store import lookup, pins
 from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -40,8 +42,8 @@ def drop_layer(tx: Transaction, id_: LayerID) -> None:
 def layer(core: Core, key: str) -> None:
     """Delete a layer that nothing rests on.
 
-    Raises ``NotALayer``, ``LayerHasChildren``, ``LayerUsedByImage``, ``LayerUsedByContainer``, in
-    this order of precedence.
+    Raises ``NotALayer``, ``LayerHasChildren``, ``LayerUsedByImage``, ``LayerUsedByContainer``,
+    ``ItemPinned``, in this order of precedence.
     """
     with core.transaction() as tx:
         found = lookup.find_layer(tx.state, key)
@@ -57,6 +59,7 @@ def layer(core: Core, key: str) -> None:
         container = tx.state.container_of_layer(found.id)
         if container is not None:
             raise LayerUsedByContainer(f"layer {found.id} used by container {container}")
+        pins.check(tx.state, Kind.LAYER, found.id)
         drop_layer(tx, found.id)
 
 
@@ -65,7 +68,7 @@ def _removable(state: State, image: Image) -> list[LayerID]:
 
     Mapped top layers first (those with children of their own stay, unlike in the original, whose
     children would lose their parent: quirk Q-14), then from the top layer down until a layer is
-    used by a container, by another image, or has children that are not going.
+    used by a container, by another image, pinned, or has children that are not going.
     """
     gone: dict[LayerID, None] = {}
     for mapped in image.mapped_top_layers:
@@ -73,7 +76,7 @@ def _removable(state: State, image: Image) -> list[LayerID]:
             continue
         if any(True for _ in state.children(mapped)):
             continue
-        if state.container_of_layer(mapped) is None:
+        if state.container_of_layer(mapped) is None and not state.pins(Kind.LAYER, mapped):
             gone[mapped] = None
     id_ = image.top_layer
     while id_:
@@ -81,7 +84,7 @@ def _removable(state: State, image: Image) -> list[LayerID]:
         if found is None:
             gone[id_] = None
             break
-        if state.container_of_layer(id_) is not None:
+        if state.container_of_layer(id_) is not None or state.pins(Kind.LAYER, id_):
             break
         # Needed once is needed by this image; only otherwise is it worth asking by whom.
         if aggregates.uses(state, aggregates.IMAGES, id_) > 1 and any(
@@ -122,6 +125,7 @@ def _image_plan(state: State, key: str) -> tuple[Image, list[LayerID]]:
     if users:
         newest = max(users, key=lambda c: getattr(state.container(c), "sequence", 0))
         raise ImageUsedByContainer(f"image used by {newest}")
+    pins.check(state, Kind.IMAGE, found.id)
     return found, _removable(state, found)
 
 
@@ -144,8 +148,8 @@ def container(core: Core, key: str) -> None:
 def anything(core: Core, key: str) -> None:
     """Delete the container, else the image record, else the layer that ``key`` stands for.
 
-    No safety checks beyond that (semantics §4.6). Raises ``LayerUnknown`` if nothing matches and
-    ``NotALayer`` if a container's layer is missing.
+    No safety checks beyond pins (semantics §4.6). Raises ``ItemPinned``, ``LayerUnknown`` if
+    nothing matches and ``NotALayer`` if a container's layer is missing.
     """
     with core.transaction() as tx:
         found_container = lookup.find_container(tx.state, key)
@@ -155,17 +159,23 @@ def anything(core: Core, key: str) -> None:
                 raise NotALayer
             drop_container(tx, found_container)
         elif found_image is not None:
+            pins.check(tx.state, Kind.IMAGE, found_image.id)
             tx.emit(ev.ImageDeleted(found_image.id))
         else:
             found_layer = lookup.find_layer(tx.state, key)
             if found_layer is None:
                 raise LayerUnknown
+            pins.check_beneath(tx.state, found_layer.id)
             drop_layer(tx, found_layer.id)
 
 
 def everything(core: Core) -> None:
-    """Delete all containers, images and layers, then every tree that the driver still has."""
+    """Delete all containers, images and layers, then every tree that the driver still has.
+
+    Raises ``ItemPinned``, and deletes nothing, if anything is pinned.
+    """
     with core.transaction() as tx:
+        pins.check_all(tx.state)
         for id_ in list(tx.state.ids(Kind.CONTAINER)):
             found = tx.state.container(id_)
             assert found is not None

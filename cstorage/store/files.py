@@ -34,10 +34,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from cstorage.archive.compression import ByteSource
-    from cstorage.archive.manifest import ManifestEntry
+    from cstorage.archive.manifest import ManifestEntry, ManifestReader
     from cstorage.store.core import Core
 
-_LINK = ord("1")
+_LINK, _SYMLINK = ord("1"), ord("2")
 _TYPES = {
     ord("0"): stat.S_IFREG,
     0: stat.S_IFREG,
@@ -47,6 +47,7 @@ _TYPES = {
     ord("5"): stat.S_IFDIR,
     ord("6"): stat.S_IFIFO,
 }
+_LOOKS_MAX = 4  # parts that are tried before all is read
 _LINKS_MAX = 40  # symbolic links in one path, as Linux counts
 _PIECE = 1 << 20
 
@@ -132,8 +133,9 @@ def chain(find: Callable[[str], Layer | None], layer: Layer) -> list[Layer]:
 class View:
     """The merged tree of a chain of layers, grown by ``add`` layer by layer."""
 
-    def __init__(self, *, merged: bool = False) -> None:
-        """``merged``: the driver extracts a layer over a copy of its parent."""
+    def __init__(self, *, merged: bool = False, only: Wanted | None = None) -> None:
+        """``merged``: the driver extracts a layer over a copy of its parent. ``only``: a part."""
+        self._only = only
         self.root = Node(stat.S_IFDIR, 0)
         self.algorithms: list[str] = []
         """Per layer, the name of the digests in its manifest."""
@@ -149,7 +151,7 @@ class View:
         self.algorithms.append(reader.algorithm)
         self._layer += 1
         self._last = None
-        for entry in reader:
+        for entry in reader if self._only is None else self._only.of(reader, merged=self._merged):
             if entry.mark is Mark.PRESENT:
                 self._place(entry)
             else:
@@ -194,7 +196,7 @@ class View:
 
     def _linked(self, entry: ManifestEntry) -> Node | None:
         """The file that a hard link is one more name of, if there is one."""
-        target = b"/".join(part for part in entry.linkname.split(b"/") if part not in (b"", b"."))
+        target = _plain(entry.linkname)
         try:
             node = self.find(target, follow=False).node
         except OSError:
@@ -290,6 +292,8 @@ class View:
                     trail.pop()
                 continue
             node = here.node.children.get(name)
+            if self._only is not None:
+                self._only.ask(here.path, (name, *reversed(parts)))
             if node is None:
                 raise _refused(errno.ENOENT, path)
             if node.type == stat.S_IFLNK and (follow or parts or not last):
@@ -312,12 +316,90 @@ class View:
             pending += reversed(below(found))
 
 
-def of_chain(core: Core, layers: Sequence[Layer]) -> View:
-    """The view of a chain of layers of the store, base first.
+class NotRead(Exception):
+    """A view of a part was asked about, or needs, a path outside of that part."""
+
+    def __init__(self, path: bytes) -> None:
+        super().__init__(path)
+        self.path = path
+
+
+class TooTangled(Exception):
+    """Entries below symbolic links of their layers: any of them may be at any path."""
+
+
+class Wanted:
+    """The part of manifests that decides what is at some paths: a fraction of their entries.
+
+    That is what is said of the paths, of what is above and of what is below them. Where a path
+    leads through a symbolic link, the view asks for it (``NotRead``), and the part is made larger.
+    """
+
+    def __init__(self) -> None:
+        self._above: set[bytes] = {b""}
+        self._below: tuple[bytes, ...] = ()
+        self._links: set[bytes] = set()
+
+    def begin(self) -> None:
+        """A chain is read from its base."""
+        self._links = set()
+
+    def add(self, path: bytes) -> None:
+        self._below += (path + b"/",)
+        while path:
+            self._above.add(path)
+            path = path.rpartition(b"/")[0]
+
+    def ask(self, place: bytes, rest: Sequence[bytes]) -> None:
+        """Raises ``NotRead`` if the first of ``rest``, in ``place``, is outside of the part."""
+        inside = place + b"/" if place else b""
+        if inside + rest[0] not in self._above:
+            raise NotRead(_plain(inside + b"/".join(_until_up(rest))))
+
+    def of(self, reader: ManifestReader, *, merged: bool) -> Iterator[ManifestEntry]:
+        """The next layer's entries that count, more than necessary if in doubt.
+
+        Raises ``TooTangled`` if it cannot be told which do.
+        """
+        if not merged:
+            self._links = set()
+        links, above, below = self._links, self._above, self._below
+        last = b""
+        for record in reader.records():
+            path: bytes = record[1]
+            if links:
+                directory = path.rpartition(b"/")[0]
+                if directory != last:
+                    last = directory
+                    while directory:
+                        if directory in links:
+                            raise TooTangled
+                        directory = directory.rpartition(b"/")[0]
+            if record[2] == _SYMLINK and record[0] == 0:
+                links.add(path)
+            elif record[2] == _LINK and _plain(record[8]) in above:
+                above.add(path)  # one more name of a file that counts: its header does, too
+            if path in above or path.startswith(below):
+                yield reader.entry(record)
+
+
+def _plain(path: bytes) -> bytes:
+    return b"/".join(part for part in path.split(b"/") if part not in (b"", b"."))
+
+
+def _until_up(names: Sequence[bytes]) -> Sequence[bytes]:
+    """What is in front of the first ``..``: where that leads is seen when its place is known."""
+    return names[: names.index(b"..")] if b".." in names else names
+
+
+def of_chain(core: Core, layers: Sequence[Layer], only: Wanted | None = None) -> View:
+    """The view of a chain of layers of the store, base first; of the part ``only`` if given.
 
     Raises ``ArchiveError``, ``ContentDamaged``, naming the layer whose manifest it is.
     """
-    view = View(merged=core.driver.name != "overlay")
+    view = View(merged=core.driver.name != "overlay", only=only)
+    if only is not None:
+        only.begin()
     for layer in layers:
         try:
             with core.content.open(layer.diff.manifest) as manifest:
@@ -416,7 +498,11 @@ def _differs(old: tuple[Files, Node], new: tuple[Files, Node]) -> bool:
 
 
 class Files:
-    """The files of one layer, or of an image's top layer, as recorded at the time of the call."""
+    """The files of one layer, or of an image's top layer, as recorded at the time of the call.
+
+    The first question reads the manifests without making a tree of them, if a file that is no
+    directory is the answer; anything else makes the tree, once.
+    """
 
     def __init__(self, core: Core, key: str) -> None:
         """Raises ``LayerUnknown``, ``FilesUnrecorded``, ``ArchiveError``, ``StorageError``."""
@@ -424,11 +510,48 @@ class Files:
         with core.mutex:
             catalogue = core.catalogue
             self.layers = chain(catalogue.layer_by_id, _top(core, key))
-        self.view = of_chain(core, self.layers)
+        self._asked = False
+        self._view: View | None = None
+        self._algorithms: list[str] = []
+
+    @property
+    def view(self) -> View:
+        """All of it. Raises ``ArchiveError``, ``StorageError``."""
+        self._asked = True
+        if self._view is None:
+            self._view = of_chain(self._core, self.layers)
+            self._algorithms = self._view.algorithms
+        return self._view
 
     def find(self, path: str | bytes = b"", *, follow: bool = True) -> Found:
         """What ``path`` leads to; errors as ``View.find``."""
-        return self.view.find(os.fsencode(path), follow=follow)
+        wanted = os.fsencode(path)
+        if not self._asked:
+            self._asked = True
+            if (found := self._look_up(wanted, follow)) is not None:
+                return found
+        return self.view.find(wanted, follow=follow)
+
+    def _look_up(self, path: bytes, follow: bool) -> Found | None:
+        """What ``path`` leads to, from the part of the manifests that decides it.
+
+        None for directories, whose entries may be asked for, and where the part cannot be told.
+        """
+        part = Wanted()
+        part.add(_plain(b"/".join(_until_up(path.split(b"/")))))
+        try:
+            for _ in range(_LOOKS_MAX):
+                try:
+                    view = of_chain(self._core, self.layers, part)
+                    found = view.find(path, follow=follow)
+                except NotRead as more:
+                    part.add(more.path)
+                    continue
+                self._algorithms = view.algorithms
+                return None if found.node.children is not None else found
+        except TooTangled:
+            pass
+        return None
 
     def walk(self, start: Found) -> Iterator[Found]:
         """``start`` and all below it, in order."""
@@ -440,7 +563,7 @@ class Files:
 
     def algorithm(self, node: Node) -> str:
         """The name of the digest of a node's content."""
-        return self.view.algorithms[node.layer]
+        return self._algorithms[node.layer]
 
     def read(self, found: Found) -> Iterator[bytes]:
         """The content of a regular file, in pieces.

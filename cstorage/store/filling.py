@@ -56,10 +56,50 @@ class HashingFile:
         return key
 
 
-def with_files(diff: DiffSummary, recipe: HashingFile, manifest: HashingFile) -> DiffSummary:
+def with_files(diff: DiffSummary, recipe: HashingFile, manifest: HashingFile | None) -> DiffSummary:
     """``diff`` with content keys and sizes of its finished recipe and manifest."""
-    diff = diff._replace(recipe=recipe.finish(), manifest=manifest.finish())
-    return diff._replace(recipe_size=recipe.size, manifest_size=manifest.size)
+    diff = diff._replace(recipe=recipe.finish(), manifest="", manifest_size=0)
+    if manifest is not None:
+        diff = diff._replace(manifest=manifest.finish())
+        diff = diff._replace(manifest_size=manifest.size)
+    return diff._replace(recipe_size=recipe.size)
+
+
+def _over(
+    core: Core, layer: Layer, root: int, listed: bool, manifest: HashingFile, work: Workspace
+) -> HashingFile | None:
+    """The list of a tree that had content before ``manifest``'s archive came: of both.
+
+    ``listed``: all of what was there before is in the layer's own list, or nothing was there.
+    None if nobody knows what was there.
+    """
+    if not listed:
+        return None
+    older = layer.diff.manifest
+    if not older:
+        return manifest
+    from cstorage.archive.merging import merge
+
+    manifest.file.flush()
+    both = HashingFile(work, "manifest-of-both")
+    try:
+        with core.content.open(older) as first, core.content.open(older) as second, \
+                manifest.path.open("rb") as third, manifest.path.open("rb") as fourth:  # fmt: skip
+            old, new = iter((first, second)), iter((third, fourth))
+            merge(lambda: next(old), lambda: next(new), root, both.file)
+    except BaseException:
+        both.file.close()
+        raise
+    return both
+
+
+def _listed(core: Core, layer: Layer, root: int) -> bool:
+    """Whether the layer's list, or its emptiness, says all of what the layer has in ``root``.
+
+    Trees that began as a copy of the parent's are never empty; they are taken for unchanged.
+    """
+    copied = core.driver.name != "overlay" and bool(layer.parent)
+    return bool(layer.diff.manifest) or copied or not os.listdir(root)
 
 
 def extract(
@@ -76,6 +116,27 @@ def extract(
             prepared, source, options, recipe=recipe.file, manifest=manifest.file
         )
         return with_files(diff, recipe, manifest)
+    finally:
+        recipe.file.close()
+        manifest.file.close()
+
+
+def _extract_over(
+    core: Core,
+    layer: Layer,
+    prepared: Prepared,
+    listed: bool,
+    source: ByteSource,
+    options: ApplyOptions | None,
+    work: Workspace,
+) -> DiffSummary:
+    recipe, manifest = HashingFile(work, "recipe"), HashingFile(work, "manifest")
+    try:
+        diff = core.driver.apply(
+            prepared, source, options, recipe=recipe.file, manifest=manifest.file
+        )
+        both = _over(core, layer, prepared.root_fd, listed, manifest, work)
+        return with_files(diff, recipe, both)
     finally:
         recipe.file.close()
         manifest.file.close()
@@ -169,10 +230,11 @@ def apply_diff(
         with Prepared(plan, copy, os.open(copy, _DIRECTORY), "") as prepared:
             original = os.open(root, _DIRECTORY)
             try:
+                listed = _listed(core, layer, original)
                 TreeCopier().copy(original, prepared.root_fd)
             finally:
                 os.close(original)
-            diff = extract(core, prepared, source, options, work)
+            diff = _extract_over(core, layer, prepared, listed, source, options, work)
             core.driver.make_durable(prepared)
         replace_content(core, layer, copy, [ev.LayerDiffApplied(layer.id, diff)], diff, work,
                         tree_work)  # fmt: skip
@@ -226,7 +288,9 @@ def _in_place(
     work: Workspace,
 ) -> DiffSummary:
     recipe, manifest = HashingFile(work, "recipe"), HashingFile(work, "manifest")
+    tree = os.open(core.driver.content_root(layer.id), _DIRECTORY)
     try:
+        listed = _listed(core, layer, tree)
         diff = core.driver.apply_to(
             layer.id,
             source,
@@ -235,11 +299,13 @@ def _in_place(
             recipe=recipe.file,
             manifest=manifest.file,
         )
-        diff = with_files(diff, recipe, manifest)
+        both = _over(core, layer, tree, listed, manifest, work)
+        diff = with_files(diff, recipe, both)
     finally:
+        os.close(tree)
         recipe.file.close()
         manifest.file.close()
-    contents = tuple(dict.fromkeys((diff.recipe, diff.manifest)))
+    contents = tuple(dict.fromkeys(key for key in (diff.recipe, diff.manifest) if key))
     work.declare(Intent(core.driver.name, (), contents))
     with core.transaction() as tx:
         if tx.state.layer(layer.id) is None:

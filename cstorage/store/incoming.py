@@ -122,11 +122,14 @@ class Incoming:
         digested = bool(layer.diff.uncompressed_digest) and not layer.writable
         twin = self._twin() if layer.maps and digested else None
         linkable = (
-            same and self.mode is Mode.LINK and same and self.origin.driver == "overlay"
+            same and self.mode is Mode.LINK and self.origin.driver == "overlay"
             and not self.origin.mount_program and bool(self.origin.recipe(layer))
+            and not transfer.has_other_owners(self.origin, layer)
         )  # fmt: skip
         if self.mode is Mode.IN_PLACE:
             self._verify(digested)
+            if digested and not layer.maps and transfer.has_other_owners(self.origin, layer):
+                raise ItemFault("its files have owners that its archive does not name")
         elif twin is not None:
             self._verify(digested)
             self._prepare(LayerID(""), template=twin)

@@ -110,7 +110,10 @@ def _refresh(core: Core, view: Projection) -> Outcome:
 def grace_s(core: Core) -> float:
     """Seconds for which content that other tools may be using is kept after its deletion."""
     mark = marks.read(place(core))
-    return mark.grace_s if mark is not None and mark.keep else 0
+    wanted = core.location.projection == "additional"
+    if mark is None:
+        return GRACE_S if wanted else 0
+    return mark.grace_s if wanted or mark.keep else 0
 
 
 def kept(core: Core) -> bool:

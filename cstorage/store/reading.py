@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from time import monotonic
 
 import journal as journal_api
 from cstorage.errors import OutcomeUnknown, StorageError, StoreBusy, StoreDamaged, StoreIsReadOnly
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from journal import Frame, Journal, Reader
 
-TAIL_EVENTS = 256
+TAIL_EVENTS = 64
 """Events behind the newest table that make another one worth its while when a store is closed."""
 TAIL_EVENTS_OPEN = 1024
 """The same for a store that stays open, at most every ``TABLE_PAUSE_S`` seconds."""
@@ -85,6 +86,10 @@ class Replica:
         self._writable = writable
         self._helper = tables.Helper(str(folder))
         self.reader: Reader | None = None
+        self._looked = 0.0
+        """When the tail was last found long, and something done about it."""
+        self._tried = 0
+        """The newest table that was gone over to."""
         self._torn = False
         """Frames were read that may not have been applied."""
         self.load()
@@ -121,11 +126,26 @@ class Replica:
             for frame in self.reader.read_new():
                 self.tail_events += apply_frame(self.state, frame)
         self._torn = False
-        if self.tail_events >= TAIL_EVENTS_OPEN and self._writable:
-            if self._helper.finished():
-                self.load()
-            else:
-                self._helper.start(TABLE_PAUSE_S)
+        if self.tail_events >= TAIL_EVENTS_OPEN:
+            self._shorten()
+
+    def _shorten(self) -> None:
+        """Go over to a newer table, whoever made it; have one made if there is none."""
+        now = monotonic()
+        if now - self._looked < TABLE_PAUSE_S:
+            return
+        self._looked = now
+        self._helper.finished()
+        newest = tables.newest_sequence(str(self.folder))
+        if self.position.sequence - newest >= TAIL_EVENTS_OPEN:
+            self._have_one_made()
+        elif newest != self._tried:
+            self._tried = newest  # should it turn out not to be trusted, once is enough
+            self.load()
+
+    def _have_one_made(self) -> None:
+        if self._writable and not tables.being_made(str(self.folder)):
+            self._helper.start(TABLE_PAUSE_S)
 
     def snapshot(self) -> bool:
         """Write everything as a snapshot and go on from it; False if there is nothing."""
@@ -137,5 +157,8 @@ class Replica:
 
     def close(self) -> None:
         """Have a table made of a long tail, so that the next one who opens need not read it."""
-        if self.tail_events >= TAIL_EVENTS and self._writable:
-            self._helper.start(TABLE_PAUSE_S)
+        if self.tail_events < TAIL_EVENTS:
+            return
+        # Another process may have seen to it long ago.
+        if self.position.sequence - tables.newest_sequence(str(self.folder)) >= TAIL_EVENTS:
+            self._have_one_made()

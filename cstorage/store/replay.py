@@ -144,6 +144,9 @@ def _history(core: Core) -> Iterator[_Step]:
             )
 
 
+_CLASSES = {Kind.LAYER: Layer, Kind.IMAGE: Image, Kind.CONTAINER: Container}
+
+
 def _state(core: Core) -> Iterator[_Step]:
     """One creation per item, in the order in which the items were made."""
     state = core.state
@@ -153,7 +156,9 @@ def _state(core: Core) -> Iterator[_Step]:
     ):  # fmt: skip
         items += [item for id_ in state.ids(kind) if (item := find(id_)) is not None]
     for item in sorted(items, key=lambda item: item.sequence):
-        yield _Step(None, "", [(item.sequence, event) for event in _creation(item)])
+        kind = next(kind for kind, cls in _CLASSES.items() if isinstance(item, cls))
+        pins = [ev.Pinned(*pin) for pin in state.pins(kind, item.id)]
+        yield _Step(None, "", [(item.sequence, event) for event in (*_creation(item), *pins)])
 
 
 def _creation(item: Layer | Image | Container) -> Iterator[ev.Event]:
@@ -276,6 +281,7 @@ class _Replay:
                 self._blobs(now if now and now.sequence == sequence else None, event, work, keys)
                 if now is not None and now.sequence == sequence:
                     diff = self._layer(now, event, work, stack, made, keys)
+                    event = event._replace(maps=self._maps(now))
                     if event.diff.uncompressed_digest == diff.uncompressed_digest:
                         return event._replace(diff=diff)
                 return event
@@ -288,7 +294,7 @@ class _Replay:
                 self._blobs(self.state.container(event.id), event, work, keys)
                 if event.maps and self.core.driver.can_shift_ids != self._shifts:
                     layer = self.state.layer(event.layer)
-                    if layer is not None and layer.maps != event.maps:
+                    if layer is not None and self._maps(layer) != event.maps:
                         raise _LeftOut("its ID maps are applied by mounts that the driver lacks")
                 return event._replace(run_mark="")
             case ev.BigDataSet():
@@ -296,6 +302,17 @@ class _Replay:
                 return event
             case _:
                 return event
+
+    def _maps(self, layer: Layer) -> IDMaps:
+        """Whose owners the layer has in the copy.
+
+        A driver whose mounts shift IDs leaves a container's layer as it is; one that cannot gives
+        it the container's owners.
+        """
+        container = self.state.container(self.state.container_of_layer(layer.id) or "")
+        if container is None or layer.maps or self._shifts or not self.core.driver.can_shift_ids:
+            return layer.maps
+        return container.maps
 
     @property
     def _shifts(self) -> bool:
@@ -340,7 +357,7 @@ class _Replay:
             template=template.id if template else LayerID(""),
             writable=layer.writable,
             mount_label=layer.mount_label,
-            maps=layer.maps,
+            maps=self._maps(layer),
             parent_maps=below.maps if below else IDMaps(),
         )
         whole = self._same and self.target.driver.name == "vfs" and not layer.diff.recipe
@@ -426,7 +443,7 @@ class _Replay:
                 layer.id,
                 layer.parent,
                 sink,
-                maps=layer.maps,
+                maps=self._maps(layer),
                 parent_maps=parent.maps if parent else IDMaps(),
             )
 

@@ -21,6 +21,7 @@ from cstorage.model import (
     Image,
     Layer,
     LayerID,
+    Pin,
 )
 from cstorage.store.finder import Finder
 from cstorage.store.item_data import ItemData
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
         usage,
     )
     from cstorage.store import flags as flags_of
+    from cstorage.store import pins as pins_of
     from cstorage.store.additional_layers import AdditionalLayer
     from cstorage.store.checking import CheckOptions, Report
     from cstorage.store.core import Core
@@ -92,6 +94,7 @@ else:
     layers = LazyModule("cstorage.store.layers")
     mounts = LazyModule("cstorage.store.mounts")
     names = LazyModule("cstorage.store.names")
+    pins_of = LazyModule("cstorage.store.pins")
     projecting = LazyModule("cstorage.store.projecting")
     replay = LazyModule("cstorage.store.replay")
     staged = LazyModule("cstorage.store.staged")
@@ -499,6 +502,18 @@ class Store(Finder, ItemData, Mounter):
     def wipe(self) -> None:
         """Delete everything."""
         deletion.everything(self._core)
+
+    def pin(self, *keys: str, by: str = "", why: str = "") -> list[Pin]:
+        """Forbid deleting these images and layers. Arguments and errors: ``pins.pin``."""
+        return pins_of.pin(self._core, keys, by=by, why=why)
+
+    def unpin(self, *keys: str, by: str = "", everybody: bool = False) -> list[Pin]:
+        """Allow it again. Arguments and errors: ``pins.unpin``."""
+        return pins_of.unpin(self._core, keys, by=by, everybody=everybody)
+
+    def pins(self, key: str = "") -> list[Pin]:
+        """All pins, or those of one item. Raises ``NotAnID``."""
+        return pins_of.of(self._core, key)
 
     # -- maintenance -----------------------------------------------------------------------------
 

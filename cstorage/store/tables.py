@@ -83,6 +83,19 @@ def _all_files(journal_path: str) -> list[_File]:
     return sorted(found, key=lambda file: (-file.sequence, file.is_level, file.path))
 
 
+def newest_sequence(journal_path: str) -> int:
+    """Event that the newest table stands at, 0 without tables; told from names, so only a hint."""
+    return max((file.sequence for file in _all_files(journal_path)), default=0)
+
+
+def being_made(journal_path: str) -> bool:
+    """Whether a process is making a table now."""
+    lock = _lock(index_folder(journal_path), wait=False)
+    if lock >= 0:
+        os.close(lock)
+    return lock < 0
+
+
 def _short(hashed: bytes) -> str:
     return hashed.hex()[:16]
 

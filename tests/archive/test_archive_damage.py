@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import shutil
 import tempfile
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -154,6 +156,51 @@ def test_a_bomb_is_bounded_in_memory(tmp_path: Path) -> None:
     for compression in PACKED:
         stream = Decompressor(io.BytesIO(pack(bytes(8 << 20), compression)))
         assert max(len(piece) for piece in iter(lambda: stream.read(1 << 16), b"")) <= 1 << 16
+
+
+@pytest.mark.parametrize("compression", list(Compression))
+def test_a_decoder_is_freed_with_its_last_user(compression: Compression) -> None:
+    """At once and without the garbage collector, which cannot see the circle a library made."""
+
+    class Source(io.BytesIO):
+        """Something that can be watched."""
+
+    source = Source(pack(b"content" * 1000, compression))
+    watched = weakref.ref(source)
+    stream = Decompressor(source)
+    del source
+    gc.disable()
+    try:
+        assert stream.read(100)
+        del stream
+        assert watched() is None
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("compression", list(Compression))
+def test_imports_leave_no_memory_behind(scene: Any, compression: Compression) -> None:
+    """After a collection nothing of an import is left but what every process keeps."""
+
+    class Source(io.BytesIO):
+        """Something that can be watched."""
+
+    watched = []
+    for _ in range(3):
+        path = tempfile.mkdtemp()
+        fd = os.open(path, os.O_RDONLY)
+        source = Source(pack(small(scene), compression))
+        watched.append(weakref.ref(source))
+        manifest = Source()
+        watched.append(weakref.ref(manifest))
+        apply_layer(source, fd, ApplyOptions(whiteouts=WhiteoutFormat.REMOVE), manifest=manifest)
+        manifest.seek(0)
+        assert len(list(read_manifest(manifest))) == 6
+        del source, manifest
+        os.close(fd)
+        shutil.rmtree(path)
+    gc.collect()
+    assert [found() for found in watched] == [None] * 6
 
 
 mutations = st.lists(

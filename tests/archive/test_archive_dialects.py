@@ -16,6 +16,7 @@ from cstorage.archive.beneath import open_payload_in_root
 from cstorage.archive.changes import compare_trees
 from cstorage.archive.header import parse_time
 from cstorage.archive.manifest import read_manifest
+from cstorage.archive.produce import write_tree
 from cstorage.archive.reader import TarReader
 from cstorage.archive.recipe import assemble
 from cstorage.errors import ArchiveError
@@ -204,6 +205,27 @@ def test_base_256_numbers_are_understood(root: Any) -> None:
     assert member is not None
     assert (member.uid, member.gid) == (3_000_000, 4_000_000_000)
     assert (member.size, member.mtime_ns) == (1 << 40, -7 * 10**9)
+
+
+def test_attribute_names_that_are_not_utf8_are_kept(root: Any, scene: Any) -> None:
+    """In the recipe, on the disk, in the manifest, and in an archive made from the tree."""
+    name = b"user.\xff\xed\xa0\x80\xc3\xa9"
+    pairs = ((b"nobodys.\x96", b"1"), (name, b"2"))
+    archive = bytes(scene().file("f", b"x", xattrs=pairs).dir("d", xattrs=pairs))
+    apply_and_reassemble(archive, root)
+    assert os.getxattr(root.path / "f", name) == b"2"
+    out = io.BytesIO()
+    write_tree(root.fd, out)
+    assert [dict(m.xattrs) for m in members(out.getvalue())] == [
+        {name.decode("utf-8", "surrogateescape"): b"2"}
+    ] * 2
+    manifest = io.BytesIO()
+    for path in root.path.iterdir():
+        path.unlink() if path.is_file() else path.rmdir()
+    apply_layer(io.BytesIO(archive), root.fd, ApplyOptions(), manifest=manifest)
+    manifest.seek(0)
+    for entry in read_manifest(manifest):
+        assert [(os.fsencode(key), value) for key, value in entry.xattrs] == list(pairs)
 
 
 def test_a_hard_link_with_a_size_has_no_content(root: Any, scene: Any) -> None:

@@ -100,6 +100,12 @@ CASES: dict[str, Any] = {
     "directory over file": lambda s: s.dir("f").file("f/new"),
     "whiteout that is a directory entry": lambda s: s.dir(".wh.d"),
     "whiteout that is a hard link": lambda s: s.file("t").link(".wh.f", "t"),
+    "file over directory, then removed below": lambda s: s.file("d", b"1").file("d/.wh.old"),
+    "file over directory, then removed deep below": lambda s: s.file("d", b"1").file(
+        "d/sub/.wh.deep"
+    ),
+    "file over directory, then opaque": lambda s: s.file("d", b"1").file("d/.wh..wh..opq"),
+    "removed below, then file over directory": lambda s: s.file("d/.wh.old").file("d", b"1"),
     "book-keeping of AUFS": lambda s: (
         s.file(".wh..wh.aufs")
         .dir(".wh..wh.plnk")

@@ -39,6 +39,8 @@ def test_numbers_are_never_reassigned():
         "MetadataSet": 43,
         "BigDataSet": 44,
         "FlagsSet": 45,
+        "Pinned": 46,
+        "Unpinned": 47,
     }
 
 

@@ -57,10 +57,12 @@ def ok(*argv: str | Path, stdin: bytes = b"", env: dict[str, str] | None = None)
 class Engine:
     """A root of its own for podman, buildah, skopeo and containers-storage, with one driver.
 
-    ``store`` is an additional image store that it reads.
+    ``store`` is an additional image store that it reads, ``overlay`` lines for the overlay driver.
     """
 
-    def __init__(self, base: Path, driver: str, store: Path | None = None) -> None:
+    def __init__(
+        self, base: Path, driver: str, store: Path | None = None, overlay: str = ""
+    ) -> None:
         base.mkdir(parents=True, exist_ok=True)
         self.root, self.run_root, self.driver, self.store = base / "r", base / "rr", driver, store
         options = f'additionalimagestores = ["{store}"]' if store else ""
@@ -68,6 +70,7 @@ class Engine:
         self.conf.write_text(
             f'[storage]\ndriver = "{driver}"\ngraphroot = "{self.root}"\n'
             f'runroot = "{self.run_root}"\n[storage.options]\n{options}\n'
+            f"[storage.options.overlay]\n{overlay}\n"
         )
         self.policy = base / "policy.json"
         self.policy.write_text('{"default":[{"type":"insecureAcceptAnything"}]}')

@@ -164,6 +164,30 @@ def test_linked_layers_share_files_and_containers_do_not(
         assert ours.stat().st_ino != (foreign.tree(layer) / "inside").stat().st_ino
 
 
+@pytest.mark.parametrize("mode", ["copy", "link", "in-place"])
+def test_owners_on_disk_that_no_archive_names_do_not_come_along(
+    exports: dict[str, Foreign], open_store: Callable[..., Any], tmp_path: Path, mode: str
+) -> None:
+    """As in stores of unprivileged users, where root's files belong to that user on disk."""
+    root = tmp_path / "foreign"
+    subprocess.run(["cp", "-a", str(exports["overlay"].root), str(root)], check=True)
+    foreign = Foreign(root, "overlay", exports["overlay"].image, exports["overlay"].container)
+    subprocess.run(["chown", "-R", "1000:1000", foreign.tree(foreign.image.layers[0])], check=True)
+    if mode == "in-place":
+        with cstorage.open(root, tmp_path / "run", "overlay", taking_over=True) as store:
+            done = store.adopt(root, "in-place")
+            assert done.adopted == ()
+            assert "owners that its archive does not name" in done.left_out[0].why
+        return
+    with open_store("overlay") as store:
+        assert store.adopt(root, mode).left_out == ()
+        _whole(store, foreign)
+        point = store.mount(store.layer(foreign.image.layers[0]).id)
+        owners = {name: (point / name).lstat().st_uid for name in ("etc/one", "etc/mine", "opq")}
+        assert owners == {"etc/one": 0, "etc/mine": 7, "opq": 0}
+        store.unmount(foreign.image.layers[0])
+
+
 def test_a_store_is_taken_over_where_it_stands(foreign: Foreign, tmp_path: Path) -> None:
     records = foreign.file("layers").read_bytes()
     trees = peers.listing(foreign.root / foreign.driver)
@@ -261,6 +285,26 @@ def test_a_bad_record_costs_itself_and_what_rests_on_it(
     with open_store("vfs", "store0") as store:  # when it is mended, the rest follows
         assert len(store.adopt(foreign.root).adopted) == 4
         _whole(store, foreign)
+
+
+@pytest.mark.parametrize(
+    ("mark", "why"),
+    [("composefs-data", "composefs image"), ("additionallayer", "additional layer store")],
+)
+def test_forms_of_newer_versions_are_named_and_left_out(
+    exports: dict[str, Foreign], open_store: Callable[..., Any], tmp_path: Path, mark: str, why: str
+) -> None:
+    root = tmp_path / "foreign"
+    subprocess.run(["cp", "-a", str(exports["overlay"].root), str(root)], check=True)
+    base, middle, top = exports["overlay"].image.layers
+    (root / "overlay" / middle / mark).mkdir()
+    with open_store("overlay") as store:
+        faults = _left_out(store.adopt(root))
+        assert why in faults[f"layer {middle}"]
+        assert f"its parent {middle}" in faults[f"layer {top}"]
+        assert [layer.id for layer in store.layers()] == [base]
+        (root / "overlay" / middle / mark).rmdir()
+        assert store.adopt(root).left_out == ()
 
 
 def test_hostile_identifiers_reach_no_path(

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import peers
 import pytest
 
+from cstorage.errors import ItemPinned
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -44,9 +46,12 @@ def shown(open_store: Callable[..., Any], layout: Path, driver: str) -> Shown:
         return Shown(store.graph_root, image, tree)
 
 
-@pytest.fixture
-def read_only(shown: Shown, tmp_path: Path) -> Iterator[Path]:
-    """The store as seen through a read-only bind mount."""
+@pytest.fixture(params=["in place", "read-only mount"])
+def graph(request: pytest.FixtureRequest, shown: Shown, tmp_path: Path) -> Iterator[Path]:
+    """The store as the tools see it: itself, or through a read-only bind mount."""
+    if request.param == "in place":
+        yield shown.graph
+        return
     point = tmp_path / "readonly"
     point.mkdir()
     subprocess.run(["mount", "--bind", str(shown.graph), str(point)], check=True)
@@ -76,11 +81,9 @@ def _oci_archive_digests(path: Path) -> tuple[str, list[str]]:
     return manifest["config"]["digest"], found
 
 
-@pytest.mark.parametrize("how", ["in place", "read-only mount"])
 def test_podman_lists_creates_mounts_and_saves(
-    shown: Shown, driver: str, how: str, tmp_path: Path, request: pytest.FixtureRequest
+    shown: Shown, driver: str, graph: Path, tmp_path: Path
 ) -> None:
-    graph = request.getfixturevalue("read_only") if how != "in place" else shown.graph
     before = peers.listing(shown.graph)
     engine = peers.Engine(tmp_path / "engine", driver, graph)
     listed = json.loads(engine.podman("images", "--format", "json"))
@@ -95,6 +98,8 @@ def test_podman_lists_creates_mounts_and_saves(
     assert {k: v for k, v in peers.listing(point).items() if k in shown.tree} == shown.tree
     (point / "written").write_text("by a container")
     engine.podman("umount", "c")
+    engine.podman("cp", "c:/etc/three", str(tmp_path / "copied"))
+    assert (tmp_path / "copied").read_bytes() == b"three\n"
     engine.podman("save", "-o", str(tmp_path / "o.tar"), "--format", "oci-archive", NAME)
     config, digests = _oci_archive_digests(tmp_path / "o.tar")
     assert (config, digests) == (f"sha256:{shown.image.id}", shown.image.diff_ids)
@@ -103,33 +108,50 @@ def test_podman_lists_creates_mounts_and_saves(
 
 
 def test_skopeo_inspects_and_copies_with_equal_digests(
-    shown: Shown, driver: str, tmp_path: Path
+    shown: Shown, driver: str, graph: Path, tmp_path: Path
 ) -> None:
-    engine = peers.Engine(tmp_path / "engine", driver, shown.graph)
+    before = peers.listing(shown.graph)
+    engine = peers.Engine(tmp_path / "engine", driver, graph)
     found = json.loads(engine.skopeo("inspect", f"containers-storage:{NAME}"))
     assert found["Digest"] == shown.image.digest
     engine.skopeo("copy", f"containers-storage:{NAME}", f"oci:{tmp_path / 'out'}:t")
     config, digests = _oci_archive_digests(tmp_path / "out")
     assert (config, digests) == (f"sha256:{shown.image.id}", shown.image.diff_ids)
+    assert peers.listing(shown.graph) == before
 
 
-def test_buildah_builds_on_an_image_of_ours(shown: Shown, driver: str, tmp_path: Path) -> None:
-    engine = peers.Engine(tmp_path / "engine", driver, shown.graph)
-    assert NAME.split(":", maxsplit=1)[0] in engine.buildah("images")
+def test_buildah_builds_on_an_image_of_ours(
+    shown: Shown, driver: str, graph: Path, tmp_path: Path
+) -> None:
+    before = peers.listing(shown.graph)
+    engine = peers.Engine(tmp_path / "engine", driver, graph)
+    listed = json.loads(engine.buildah("images", "--json"))
+    assert [(r["id"], r["names"], r["digest"]) for r in listed] == [
+        (shown.image.id[:12], [NAME], shown.image.digest)
+    ]
+    inspected = json.loads(engine.buildah("inspect", "--type", "image", NAME))
+    assert inspected["FromImageDigest"] == shown.image.digest
+    assert inspected["OCIv1"]["rootfs"]["diff_ids"] == shown.image.diff_ids
+    engine.buildah("push", "-q", NAME, f"oci:{tmp_path / 'pushed'}:t")
+    config, digests = _oci_archive_digests(tmp_path / "pushed")
+    assert (config, digests) == (f"sha256:{shown.image.id}", shown.image.diff_ids)
     work = engine.buildah("from", "--pull-never", NAME).strip()
     point = Path(engine.buildah("mount", work).strip())
+    assert {k: v for k, v in peers.listing(point).items() if k in shown.tree} == shown.tree
     (point / "added").write_text("by buildah")
     engine.buildah("umount", work)
     engine.buildah("commit", "-q", work, "localhost/built:1")
     inspected = json.loads(engine.podman("inspect", "localhost/built:1"))[0]
     assert inspected["RootFS"]["Layers"][:3] == shown.image.diff_ids
     assert len(inspected["RootFS"]["Layers"]) == 4
+    assert peers.listing(shown.graph) == before
 
 
 def test_the_original_s_tool_lists_makes_containers_and_exports(
-    shown: Shown, driver: str, tmp_path: Path
+    shown: Shown, driver: str, graph: Path, tmp_path: Path
 ) -> None:
-    engine = peers.Engine(tmp_path / "engine", driver, shown.graph)
+    before = peers.listing(shown.graph)
+    engine = peers.Engine(tmp_path / "engine", driver, graph)
     images = engine.original_json("images", "--json")
     assert [(i["id"], i["names"]) for i in images] == [(shown.image.id, [NAME])]
     for id_, diff_id in zip(shown.image.layers, shown.image.diff_ids, strict=True):
@@ -140,6 +162,7 @@ def test_the_original_s_tool_lists_makes_containers_and_exports(
     point = Path(engine.original("mount", container).strip())
     assert {k: v for k, v in peers.listing(point).items() if k in shown.tree} == shown.tree
     engine.original("unmount", container)
+    assert peers.listing(shown.graph) == before
 
 
 def test_a_pull_onto_our_layers_brings_only_what_is_missing(
@@ -151,6 +174,30 @@ def test_a_pull_onto_our_layers_brings_only_what_is_missing(
     engine.skopeo("copy", f"oci:{tmp_path / 'more'}:t", "containers-storage:localhost/more:1")
     own = json.loads((engine.root / f"{driver}-layers" / "layers.json").read_bytes())
     assert [layer["parent"] for layer in own] == [shown.image.layers[-1]]
+
+
+def test_a_mounted_container_keeps_its_floor_for_the_grace(
+    open_store: Callable[..., Any], layout: Path, tmp_path: Path
+) -> None:
+    """What podman has mounted goes on when we delete its image, as long as the trash is kept."""
+    with open_store("overlay") as store:
+        image = peers.load(store, layout, NAME)
+        store.project(keep=True)
+        engine = peers.Engine(tmp_path / "engine", "overlay", store.graph_root)
+        engine.podman("create", "--name", "c", NAME)
+        point = Path(engine.podman("mount", "c").strip())
+        before = peers.listing(point)
+        found = {c.mount_point: c.layers for c in store.consumers()}
+        assert set(image.layers) <= set(found[str(point)])
+        store.pin(NAME, by="podman")
+        with pytest.raises(ItemPinned):
+            store.delete_image(NAME)
+        store.unpin(NAME, by="podman")
+        store.delete_image(NAME)
+        assert list(store.layers()) == []
+        subprocess.run(["sysctl", "-q", "vm.drop_caches=2"], check=True)
+        assert peers.listing(point) == before
+        engine.podman("umount", "c")
 
 
 def test_podman_takes_the_root_over(

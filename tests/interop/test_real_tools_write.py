@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -192,3 +193,101 @@ def test_parents_in_an_additional_store_are_taken_from_there(
         assert done.left_out == ()
         assert [layer.id for layer in store.layers()][:3] == image.layers
         assert [i.names for i in store.images()] == [("localhost/built:1",)]
+
+
+_NO_FUSE = peers.missing("fuse-overlayfs")
+
+
+def _seen(point: Path) -> dict[str, Any]:
+    """What a mount shows, with the attribute that the test set."""
+    found: dict[str, Any] = dict(peers.listing(point))
+    for name in os.listdir(point):
+        marks = os.listxattr(point / name, follow_symlinks=False)
+        found[f"attributes of {name}"] = sorted(m for m in marks if m.startswith("user."))
+    return found
+
+
+def _true_archives(store: Any) -> None:
+    """Every layer's archive has the digest that is recorded."""
+    for layer in store.layers():
+        if layer.diff.uncompressed_digest:
+            out = io.BytesIO()
+            store.diff(layer.id, out, compression=Compression.NONE)
+            digest = "sha256:" + hashlib.sha256(out.getvalue()).hexdigest()
+            assert digest == layer.diff.uncompressed_digest
+
+
+@pytest.mark.skipif(bool(_NO_FUSE), reason=_NO_FUSE)
+@pytest.mark.parametrize("to", ["overlay", "vfs"])
+def test_a_store_of_a_mount_program_comes_along(
+    layout: Path, open_store: Callable[..., Any], tmp_path: Path, to: str
+) -> None:
+    """fuse-overlayfs keeps removals and opaque directories in ways of its own."""
+    program = 'mount_program = "/usr/bin/fuse-overlayfs"'
+    engine = peers.Engine(tmp_path / "theirs", "overlay", overlay=program)
+    engine.skopeo("copy", f"oci:{layout}:t", "containers-storage:localhost/test:1")
+    work = engine.buildah("from", "--pull-never", "localhost/test:1").strip()
+    point = Path(engine.buildah("mount", work).strip())
+    (point / "built").write_text("by buildah")
+    (point / "etc" / "one").unlink()
+    engine.buildah("umount", work)
+    engine.buildah("commit", "-q", "--rm", work, "localhost/built:1")
+    engine.podman("create", "--name", "c", "localhost/built:1")
+    point = Path(engine.podman("mount", "c").strip())
+    shutil.rmtree(point / "srv")
+    (point / "srv").mkdir()  # opaque: the old one had files
+    (point / "srv" / "new").write_text("by podman")
+    (point / "etc" / "three").unlink()
+    (point / "etc" / "link").unlink()
+    (point / "etc" / "link").mkdir()
+    os.chown(point / "built", 5, 6)
+    (point / "built").chmod(0o4711)
+    os.setxattr(point / "built", "user.note", b"kept")
+    seen = _seen(point)
+    engine.podman("umount", "c")
+    with open_store(to) as store:
+        assert store.adopt(engine.root, "link").left_out == ()
+        _true_archives(store)
+        assert _seen(store.mount("c")) == seen
+        store.unmount("c")
+        store.export(tmp_path / "exported")
+    other = peers.Engine(tmp_path / "other", to).at(tmp_path / "exported")
+    assert _images(other) == _images(engine)
+
+
+@pytest.mark.skipif(bool(_NO_FUSE), reason=_NO_FUSE)
+@pytest.mark.parametrize("mask", ["shared", "700"])
+@pytest.mark.parametrize("to", ["overlay", "vfs"])
+def test_masked_owners_and_modes_become_real(
+    layout: Path, open_store: Callable[..., Any], tmp_path: Path, mask: str, to: str
+) -> None:
+    """With ``force_mask`` owners and modes are attributes, of images and containers.
+
+    fuse-overlayfs 1.10 can do little more in such mounts than to make files in their root.
+    """
+    program = f'mount_program = "/usr/bin/fuse-overlayfs"\nforce_mask = "{mask}"'
+    engine = peers.Engine(tmp_path / "theirs", "overlay", overlay=program)
+    engine.skopeo("copy", f"oci:{layout}:t", "containers-storage:localhost/test:1")
+    engine.podman("create", "--name", "c", "localhost/test:1")
+    point = Path(engine.podman("mount", "c").strip())
+    (point / "made").write_text("by podman")
+    (point / "made").chmod(0o4711)
+    engine.podman("umount", "c")
+    (kept,) = engine.root.glob("overlay/*/diff/made")
+    assert os.getxattr(kept, "user.fuseoverlayfs.override_stat").endswith(b":104711")
+    assert oct(kept.stat().st_mode) != "0o104711"
+    given = kept.with_name("given")  # as versions write it whose chown works
+    given.write_text("to somebody")
+    os.setxattr(given, "user.containers.override_stat", b"5:6:100640:file")
+    with open_store(to) as store:
+        assert store.adopt(engine.root).left_out == ()
+        _true_archives(store)
+        ours = store.mount("c")
+        names = ("made", "given", "etc/mine", "etc")
+        found = [(ours / name).stat() for name in names]
+        assert [(oct(i.st_mode), i.st_uid, i.st_gid) for i in found] == [
+            ("0o104711", 0, 0), ("0o100640", 5, 6), ("0o104755", 7, 8), ("0o40755", 0, 0)
+        ]  # fmt: skip
+        assert (ours / "made").read_text() == "by podman"
+        assert os.listxattr(ours / "made") == []
+        store.unmount("c")

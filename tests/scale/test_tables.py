@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -166,6 +167,45 @@ def test_closing_a_store_with_a_long_tail_has_a_table_made(tmp_path):
                 break
         assert time.monotonic() < deadline, "no table was made"
         time.sleep(0.1)
+
+
+def test_one_who_only_reads_goes_over_to_the_table_that_another_made(root, monkeypatch):
+    """So its memory does not grow with what others do."""
+    monkeypatch.setattr(reading, "TAIL_EVENTS_OPEN", 50)
+    monkeypatch.setattr(reading, "TABLE_PAUSE_S", 0.0)
+    monkeypatch.setattr(reading, "TAIL_EVENTS", 10**9)
+    change(root, 0, 10)
+    with open_store(root, read_only=True) as store:
+        change(root, 10, 100)
+        assert store.exists("image00099")
+        assert store._core._replica.tail_events > 50
+        settle(root)
+        change(root, 100, 110)
+        assert store.exists("image00109")
+        assert store._core._replica.tail_events < 50
+        check_state(store, root)
+
+
+def test_a_table_is_only_made_where_none_covers_the_tail(root, monkeypatch):
+    """Not by everybody who was there while it grew, nor while another is at it."""
+    started = []
+    monkeypatch.setattr(tables.Helper, "start", lambda *_: bool(started.append(1)))
+    with open_store(root, reason="another store object") as early:
+        change(root, 0, reading.TAIL_EVENTS + 10)
+        assert len(started) == 1
+        assert early.exists("image00000")
+        settle(root)
+    assert len(started) == 1
+    change(root, 200, 201 + reading.TAIL_EVENTS)
+    assert len(started) == 2
+    lock = tables._lock(tables.index_folder(str(root / "g" / "journal")), wait=False)
+    try:
+        open_store(root).close()
+    finally:
+        os.close(lock)
+    assert len(started) == 2
+    open_store(root).close()
+    assert len(started) == 3
 
 
 def test_a_listing_does_not_begin_with_reading_everything(root):

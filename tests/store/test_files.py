@@ -113,7 +113,7 @@ class TestView:
 
     def test_hard_links_are_one_file_whose_last_header_counts(self, image):
         files = image.files("img")
-        first, second = files.find("etc/first").node, files.find("etc/second").node
+        first, second = files.view.find(b"etc/first").node, files.view.find(b"etc/second").node
         assert first is second
         assert first.mode == 0o600
         assert content(files, "etc/second") == b"shared\n"
@@ -228,6 +228,64 @@ class TestLookup:
         fill(image, archive([Member("f", b"f")]), id="above", parent="bare")
         with pytest.raises(FilesUnrecorded, match='"bare"'):
             image.files("above")
+
+
+def answer(files, path, follow, whole):
+    """What a path leads to, or the error, in a form that can be compared."""
+    try:
+        found = (files.view if whole else files).find(path, follow=follow)
+    except OSError as error:
+        return error.errno
+    node = found.node
+    return (
+        found.path, node.type, node.mode, node.uid, node.gid, node.size, node.mtime_ns, node.link,
+        node.digest, node.device, node.xattrs, node.implied, files.layer_of(found).id,
+        files.algorithm(node),
+    )  # fmt: skip
+
+
+MORE = archive(
+    [
+        Member("usr/bin/.wh.tool"),
+        Member("usr/bin/tool/under", b"a file became a folder that nobody lists"),
+        Member("etc/far", kind=LINK, link="../bin/../etc/changed", mode=0o777),
+        Member("etc/up", kind=LINK, link="..", mode=0o777),
+        Member("one", b"1", mode=0o600),
+        Member("two", kind=HARD, link="one", mode=0o640),
+        Member("three", kind=HARD, link="./two", mode=0o644),
+        Member(".wh.opaque"),
+        Member("implied/.wh..wh..opq"),
+        folder("implied"),
+    ]
+)
+TANGLED = archive(
+    [folder("etc"), Member("d", kind=LINK, link="etc", mode=0o777), Member("d/keep", b"by link")]
+)
+ASKED = (
+    *NAMES, b"", b"/", b"etc/", b"etc/gone", b"nowhere", b"etc/keep/x", b"bin/tool", b"/etc/../bin",
+    b"etc/self/", b"etc/far", b"etc/up/bin/tool", b"etc/up/etc/up/usr", b"usr/bin/tool/under",
+    b"one", b"two", b"three", b"opaque/deep/hidden", b"..//etc/./first", b"d/keep",
+    b"was-a-folder/inside", b"usr/../usr/bin/tool", b"nowhere/../etc/keep",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("follow", [True, False])
+@pytest.mark.parametrize("more", [(), (MORE,), (MORE, TANGLED)])
+def test_one_question_is_answered_as_from_the_whole_view(image, more, follow):
+    """Without making a tree of all files; see ``files.Wanted``."""
+    top = "upper"
+    for number, data in enumerate(more):
+        top = fill(image, data, id=f"more{number}", parent=top).id
+    whole = image.files(top)
+    for path in ASKED:
+        expected = answer(whole, path, follow, True)
+        assert answer(image.files(top), path, follow, False) == expected, path
+
+
+def test_one_question_makes_no_tree_of_all_files(image):
+    files = image.files("img")
+    assert files.find("bin/tool").path == b"usr/bin/tool"
+    assert files._view is None
 
 
 class TestContent:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import faults_mutants
@@ -157,6 +158,15 @@ def mutants(names: Sequence[str]) -> int:
     return missed
 
 
+def load() -> int:
+    """The store under load at full size: 32 processes with 100 000 random operations, judged, and
+    64 processes with 1 000 names each. 1 if anything was lost or seen that never was."""
+    soak = Path(__file__).parents[3] / "tools" / "soak"
+    sizes = (["--processes", "32", "--operations", "100000"], ["--names"])
+    ends = [subprocess.run([sys.executable, soak, *size], check=False) for size in sizes]
+    return int(any(end.returncode for end in ends))
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="tools/faults", description=__doc__)
     parser.add_argument("--full", action="store_true", help="the nightly size (hours)")
@@ -164,10 +174,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--tier", action="append", help="only this tier (repeatable)")
     parser.add_argument("--budget", type=float, default=1.0, help="scale of the time limits")
     parser.add_argument("--mutant", help=argparse.SUPPRESS)
+    parser.add_argument("--load", action="store_true", help="many processes on one store (an hour)")
     parser.add_argument("--replay", type=int, metavar="SEED", help="run one seed of T9")
     given = parser.parse_args(arguments)
     if given.mutant:
         return planted(given.mutant)
+    if given.load:
+        return load()
     from faults_crash import Count, simulate
     from faults_simfs import Violation
 
@@ -213,7 +226,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    from pathlib import Path
-
     sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[3])]
     sys.exit(main())
