@@ -185,7 +185,7 @@ def _target(core: Core, key: str) -> tuple[Layer, IDMaps, tuple[str, ...], bool]
     if container is None:
         layer = core.catalogue.layer(key)
         if layer.read_only:
-            raise StoreIsReadOnly(f"mounting read/write store is not allowed for layer {layer.id}")
+            raise StoreIsReadOnly("mounting read/only store images is not allowed")
         return layer, layer.maps, (), False
     found = state.layer(container.layer)
     if found is None:
