@@ -18,12 +18,12 @@ Rules of this module:
 
 from __future__ import annotations
 
-import hashlib
 import os
 
 from cstorage.archive.zstdframes import FrameWalker
 from cstorage.errors import ArchiveError
 from cstorage.model import Digest
+from journal.checksum import sha256
 from journal.plain import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ class TableReader:
             text = zstandard.ZstdDecompressor().decompress(compressed, max_output_size=size)
         except zstandard.ZstdError:
             return None
-        digest = Digest(f"sha256:{hashlib.sha256(compressed).hexdigest()}")
+        digest = Digest(f"sha256:{sha256(compressed).hexdigest()}")
         return Table(digest, text) if len(text) == size else None
 
 
@@ -168,6 +168,8 @@ def entries(manifest: Path, root_fd: int) -> list[dict[str, Any]]:
                 digest = ""
                 if entry.mark is Mark.PRESENT and entry.size:
                     with open(payloads.open(entry.path), "rb", buffering=0) as file:
+                        import hashlib
+
                         digest = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
                 found.append(_entry(entry, digest))
     finally:
@@ -220,7 +222,7 @@ def made(described: list[dict[str, Any]]) -> Table:
     document = {"version": 1, "entries": described}
     text = json.dumps(document, separators=(",", ":"), ensure_ascii=True).encode()
     compressed = zstandard.ZstdCompressor(level=3, write_content_size=True).compress(text)
-    return Table(Digest(f"sha256:{hashlib.sha256(compressed).hexdigest()}"), text)
+    return Table(Digest(f"sha256:{sha256(compressed).hexdigest()}"), text)
 
 
 def agrees(table: Table, described: list[dict[str, Any]]) -> bool:

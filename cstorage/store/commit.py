@@ -16,7 +16,6 @@ import contextlib
 import errno
 import time
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import journal as journal_api
 from cstorage import events as ev
@@ -30,6 +29,8 @@ from cstorage.store.workspace import Folder, Intent, Workspace
 from journal.plain import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from cstorage.drivers.contract import Prepared
     from cstorage.store.core import Core
     from journal import Writer
