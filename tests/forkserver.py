@@ -18,10 +18,11 @@ from typing import Any
 class ForkServer:
     """The caller's end."""
 
-    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+    def __init__(self, folder: Path, environment: dict[str, str], planted: str = "") -> None:
+        """``planted``: Python that is run once all is imported, to show what a defect does."""
         self._streams = [folder / name for name in ("in", "out", "err")]
         self._process = subprocess.Popen(
-            [sys.executable, __file__],
+            [sys.executable, __file__, planted],
             env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -61,6 +62,7 @@ def _serve() -> None:
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             if not module.name.endswith("__main__"):
                 importlib.import_module(module.name)
+    exec(sys.argv[1], {})
     answers = os.fdopen(os.dup(1), "w")
     for line in sys.stdin:
         pid = os.fork()

@@ -70,8 +70,8 @@ def copy(inv: Invocation) -> int:
     mounted: list[LayerID] = []
     try:
         to = _place(inv.store, target, mounted)
-        places = [_place(inv.store, source, mounted) for source in sources]
-        for place in places:
+        for source in sources:
+            place = _place(inv.store, source, mounted)
             destination = to
             if not to.root and to.path.endswith("/"):
                 destination = to._replace(path=to.path + posixpath.basename(place.path))
@@ -91,7 +91,10 @@ def _place(store: Store, spec: str, mounted: list[LayerID]) -> Place:
         layer = store.layer(key)
     except LayerUnknown as error:
         raise LayerUnknown(f"error finding layer {go_quote(key)}") from error
-    root = store.mount(layer.id)
+    try:
+        root = store.mount(layer.id)
+    except StorageError as error:
+        raise StorageError(f"error mounting layer {go_quote(key)}: {error}") from error
     mounted.append(layer.id)
     return Place(f"{root}", posixpath.normpath(f"/{path}"), layer.maps)
 

@@ -6,7 +6,6 @@ from cstorage.cli.invocation import FAILED, OK
 from cstorage.cli.limits import apply_options
 from cstorage.cli.quoting import go_quote, json_text
 from cstorage.cli.streams import Target, source
-from cstorage.errors import UnsupportedCompression
 from cstorage.model import ChangeKind, Compression
 from journal.plain import TYPE_CHECKING
 
@@ -64,12 +63,7 @@ def diff(inv: Invocation) -> int:
             compression = choice
     store = inv.store
     with Target(inv) as sink:
-        layer = store.layer(inv.arg(0))
-        wanted = layer.diff.compression if compression is None else compression
-        if wanted in (Compression.BZIP2, Compression.XZ):
-            ending = "bz2" if wanted is Compression.BZIP2 else "xz"
-            raise UnsupportedCompression(f"unsupported compression format tar.{ending}")
-        store.diff(layer.id, sink, inv.arg(1), compression)
+        store.diff(store.layer(inv.arg(0)).id, sink, inv.arg(1), compression)
     return OK
 
 

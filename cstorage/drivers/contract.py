@@ -39,7 +39,8 @@ Importing a layer and running a container, in calls::
 Construction does no I/O beyond checking paths named in options: probes run when something needs
 their answer, directories appear at the first write.
 
-Errors: ``DriverError`` (also for missing layers: ``Stat PATH: no such file or directory``),
+Errors: ``DriverError`` (also for missing layers: ``PATH: no such file or directory``, after
+``Stat`` for a parent, ``stat`` or ``faccessat`` otherwise),
 ``DriverNotSupported``, ``InvalidID``, ``ArchiveError`` from streams, ``OSError`` for real I/O
 errors. Sources: reference drivers-and-formats §1.2, §1.3, §3, §4; semantics §2.10, §4.7.
 """
@@ -197,6 +198,9 @@ class DriverReader(Protocol):
 
     def exists(self, layer_id: str) -> bool:
         """Whether the layer's tree is in the home, the image home or an additional home."""
+
+    def require(self, layer_id: str) -> None:
+        """Raises ``DriverError``, worded as when it is read, for a layer that ``exists`` denies."""
 
     def layers(self) -> list[str]:
         """IDs of all trees in the home and the image home, sorted."""

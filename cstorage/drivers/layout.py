@@ -149,7 +149,7 @@ class Homes:
         """The directory of a layer that must exist. Raises ``DriverError`` as the original does."""
         found = self.find(layer_id)
         if found is None:
-            raise DriverError(f"Stat {self.own[0]}/{layer_id}/diff: no such file or directory")
+            raise DriverError(f"faccessat {self.own[0]}/{layer_id}: no such file or directory")
         return found
 
     def by_link(self, name: str) -> LayerDir:

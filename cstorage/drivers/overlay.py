@@ -149,10 +149,14 @@ class OverlayDriver(TreeDriver):
         return Prepared(plan, path, root, home)
 
     def _existing(self, layer_id: str) -> str:
-        found = self.homes.get(layer_id)
-        if not os.path.isdir(found.diff):
-            raise DriverError(f"Stat {found.diff}: no such file or directory")
+        found = self.homes.find(layer_id)
+        if found is None or not os.path.isdir(found.diff):
+            path = f"{self.homes.own[0]}/{layer_id}" if found is None else found.path
+            raise DriverError(f"Stat {path}/diff: no such file or directory")
         return found.path
+
+    def require(self, layer_id: str) -> None:
+        self.homes.get(layer_id)
 
     def _fill(self, plan: LayerPlan, path: str, below: str) -> None:
         from cstorage.idmap import root_pair

@@ -84,7 +84,9 @@ class VfsDriver(TreeDriver):
         if parent is not None:
             source = parent.path
         elif below:
-            source = self._path(below)
+            source = self._find(below) or ""
+            if not source:
+                raise DriverError(f"Stat {self._missing(below)}")
         path = f"{os.fspath(work)}/{plan.id}"
         self._create(path, source)
         root = -1
@@ -185,10 +187,14 @@ class VfsDriver(TreeDriver):
     def _path(self, layer_id: str) -> str:
         found = self._find(layer_id)
         if found is None:
-            raise DriverError(
-                f"Stat {self.home}/{self.folder}/{layer_id}: no such file or directory"
-            )
+            raise DriverError(f"stat {self._missing(layer_id)}")
         return found
+
+    def _missing(self, layer_id: str) -> str:
+        return f"{self.home}/{self.folder}/{layer_id}: no such file or directory"
+
+    def require(self, layer_id: str) -> None:
+        self._path(layer_id)
 
     def exists(self, layer_id: str) -> bool:
         return self._find(layer_id) is not None

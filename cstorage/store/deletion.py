@@ -19,7 +19,7 @@ from cstorage.errors import (
     NotALayer,
     NotAnImage,
 )
-from cstorage.model import Container, Image, Kind, LayerID
+from cstorage.model import Container, Image, Kind, Layer, LayerID
 from cstorage.state import aggregates
 from cstorage.store import lookup, pins
 from journal.plain import TYPE_CHECKING
@@ -49,18 +49,23 @@ def layer(core: Core, key: str) -> None:
         found = lookup.find_layer(tx.state, key)
         if found is None:
             raise NotALayer
-        child = next(tx.state.children(found.id), None)
-        if child is not None:
-            raise LayerHasChildren(f"used by layer {child}")
-        for image_id in tx.state.images_of_layer(found.id):
-            image = tx.state.image(image_id)
-            if image is not None and image.top_layer == found.id:
-                raise LayerUsedByImage(f"layer {found.id} used by image {image_id}")
+        # Of several users the one that was made first is named, as in the original.
+        children = [tx.state.layer(child) for child in tx.state.children(found.id)]
+        if child := min((layer for layer in children if layer), key=_age, default=None):
+            raise LayerHasChildren(f"used by layer {child.id}")
+        images = [tx.state.image(image_id) for image_id in tx.state.images_of_layer(found.id)]
+        users = (image for image in images if image and image.top_layer == found.id)
+        if user := min(users, key=_age, default=None):
+            raise LayerUsedByImage(f"layer {found.id} used by image {user.id}")
         container = tx.state.container_of_layer(found.id)
         if container is not None:
             raise LayerUsedByContainer(f"layer {found.id} used by container {container}")
         pins.check(tx.state, Kind.LAYER, found.id)
         drop_layer(tx, found.id)
+
+
+def _age(item: Layer | Image) -> int:
+    return item.sequence
 
 
 def _removable(state: State, image: Image) -> list[LayerID]:

@@ -40,6 +40,8 @@ class Pair:
             self.reference = str(self.layer.parent)
         else:
             self.reference = from_
+            if from_:
+                core.driver.require(from_)
         base = core.catalogue.layer_by_id(self.reference) if self.reference else None
         state = located[1]
         self.maps = of_files(core, state, self.layer)

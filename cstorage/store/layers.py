@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from cstorage import events as ev
 from cstorage.errors import (
     ContentChanged,
+    DriverError,
     DuplicateID,
     DuplicateName,
     NotSupported,
@@ -23,6 +24,7 @@ from cstorage.store import bigdata, chunked, lookup
 from cstorage.store.catalogue import Catalogue
 from cstorage.store.core import new_id
 from cstorage.store.filling import copy_finished, extract
+from cstorage.store.lookup import go_quote
 from cstorage.store.mapping import MapOptions, effective, stored
 from cstorage.store.workspace import Intent, Workspace
 from journal.plain import TYPE_CHECKING, Any, NamedTuple
@@ -137,7 +139,12 @@ def prepare(
         maps=base.maps,
         parent_maps=base.base_maps,
     )
-    return core.driver.prepare(plan, work.path, parent)
+    try:
+        return core.driver.prepare(plan, work.path, parent)
+    except DriverError as error:
+        kind = "read-write" if request.writable else "read-only"
+        text = f"creating {kind} layer with ID {go_quote(id_)}: {error}"
+        raise DriverError(text, hint=error.hint) from error
 
 
 def create(

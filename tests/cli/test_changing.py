@@ -119,6 +119,15 @@ class TestCreating:
         cli.ok("create-image", "--id", "i", "-m", "a\udcffb")
         assert cli.ok("metadata", "i") == "i: a\ufffdb\n"
 
+    def test_a_layer_on_a_lost_tree_is_named_with_its_fault(self, cli, tmp_path):
+        cli.ok("create-layer", "--id", "lost")
+        (tmp_path / "graph/vfs/dir/lost").rmdir()
+        text = (
+            'creating read-write layer with ID "child": '
+            f"Stat {tmp_path}/graph/vfs/dir/lost: no such file or directory\n"
+        )
+        assert cli("create-layer", "--id", "child", "lost") == (1, b"", text.encode())
+
     @pytest.mark.parametrize(
         ("words", "text"),
         [

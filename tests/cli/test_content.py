@@ -59,6 +59,11 @@ class TestDiffs:
         text = f"unsupported compression format tar.{name}\n"
         assert cli("diff", "-u", flag, "base") == (1, b"", text.encode())
 
+    @pytest.mark.parametrize("line", [("changes",), ("diffsize",), ("diff",), ("diff", "-x")])
+    def test_an_unknown_second_layer_is_named_before_all_else(self, cli, base, tmp_path, line):
+        text = f"stat {tmp_path}/graph/vfs/dir/zzz: no such file or directory\n"
+        assert cli(*line, "base", "zzz") == (1, b"", text.encode())
+
     def test_a_failing_diff_leaves_an_empty_file(self, cli, tmp_path):
         assert cli("diff", "-f", f"{tmp_path}/o", "nosuch") == (1, b"", b"layer not known\n")
         assert (tmp_path / "o").read_bytes() == b""

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 import pytest
 from duo import PEER, Duo, DuoMaker, Side
 from rules import RULES, documented
+from tally import Tally
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 _USED: set[str] = set()
 _COMPARED: set[str] = set()
+_TALLY = Tally()
 
 
 @pytest.fixture
@@ -36,6 +38,7 @@ def duo_of(tmp_path: Path, clean_environment: dict[str, str]) -> DuoMaker:
             {name: rule for name, rule in RULES.items() if name in known},
             _USED,
             host,
+            _TALLY if label else Tally(),
         )
 
     return make
@@ -47,8 +50,22 @@ def compared() -> set[str]:
     return _COMPARED
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+@pytest.fixture
+def tally() -> Tally:
+    """What the generated sequences ran, for the report at the end."""
+    return _TALLY
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
     from sequences import SEQUENCES
+
+    lines = _TALLY.report()
+    if not config.getoption("--conformance-examples"):
+        lines = [line for line in lines if not line.startswith(" ")]
+    for line in lines:
+        terminalreporter.write_line(line)
 
     if set(SEQUENCES) <= _COMPARED and (unused := sorted(set(documented()) - _USED)):
         terminalreporter.write_line(

@@ -9,11 +9,13 @@ the rules of ``rules.py``, one for each row of docs/differences.md; what differs
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
 import shlex
 import subprocess
+import tarfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,6 +24,26 @@ from typing import NamedTuple
 import tars
 import trees
 from forkserver import ForkServer
+from tally import Tally
+
+#: Listed differences after which the two stores differ.
+PARTING = frozenset(
+    {
+        "argument-counts", "copied-image-names", "delete-by-name", "dots-as-data-name",
+        "mount-by-name", "mount-image-vfs", "mount-read-only-image",
+        "refused-mapped-copy", "several-ranges", "sha512-digests",
+        "whiteout-over-file",
+    }
+)  # fmt: skip
+
+#: Commands that change nothing, so that `argument-counts` does not part the stores.
+LOOKING = frozenset(
+    {
+        "containers", "images", "layers", "status", "version", "get-names", "getnames",
+        "get-image-data", "get-image-data-size", "get-image-data-digest", "get-container-data",
+        "get-container-data-size", "get-container-data-digest", "get-layer-data",
+    }
+)  # fmt: skip
 
 #: Debian's package of the original.
 PEER = "containers-storage"
@@ -93,6 +115,7 @@ class Side:
         self.environment = environment
         self.forks: ForkServer | None = None  # another way to start the same programme
         self.numbers: dict[str, str] = {}
+        self.words: dict[str, str] = {}  # other text that this side chose, and how it is shown
 
     def argv(self, args: Sequence[str], options: Sequence[str] = ()) -> list[str]:
         roots = ["--graph", str(self.graph), "--run", str(self.run_root), "-s", self.driver]
@@ -110,7 +133,10 @@ class Side:
     def plain(self, text: str) -> str:
         """``text`` without what this side chose at random."""
         text = text.replace(str(self.graph), "ROOT").replace(str(self.run_root), "RUN")
+        text = text.replace(str(self.graph.parent), "SIDE")
         text = _ID.sub(self._numbered, text)
+        for word, shown in self.words.items():
+            text = text.replace(word, shown)
         return _LINK.sub("<link>", _TIME.sub("<T>", text))
 
     def _numbered(self, match: re.Match[str]) -> str:
@@ -170,6 +196,7 @@ class Duo:
         rules: dict[str, Rule],
         used: set[str],
         host: Path,
+        tally: Tally,
     ) -> None:
         self.ours, self.theirs = ours, theirs
         self.rules = rules
@@ -180,6 +207,8 @@ class Duo:
         self.patient = False  # note a mismatch and go on; ``finish`` raises them all
         self.mismatches: list[str] = []
         self.words: set[str] = set()
+        self.tally = tally
+        self.parted = ""  # the listed difference after which the two stores are not the same
 
     @property
     def driver(self) -> str:
@@ -192,14 +221,17 @@ class Duo:
         command: str,
         *args: Argument,
         stdin: bytes = b"",
-        options: Sequence[str] = (),
+        options: Sequence[Argument] = (),
         unordered: bool = False,
         output: str = "text",
+        file: PerSide | None = None,
     ) -> Outcome:
         """One command on both sides, compared.
 
         ``unordered``: the original prints its lines in random order. ``output``: "text", "tar" (a
         tar stream, compared by its members) or "stream" (the same, but possibly compressed).
+        ``file``: what the command writes beside its streams; it must have the same content, by the
+        same ``output``.
         """
         self.words.update(arg for arg in args if isinstance(arg, str))
         step = Step(command, args, self.driver, frozenset(self.words))
@@ -207,15 +239,34 @@ class Duo:
         results = []
         for side, pick in ((self.ours, 0), (self.theirs, 1)):
             words = [arg if isinstance(arg, str) else arg[pick] for arg in args]
-            results.append(side.run([command, *words], stdin, options))
+            before = [option if isinstance(option, str) else option[pick] for option in options]
+            results.append(side.run([command, *words], stdin, before))
         outcome = Outcome(*results)
+        self.tally.note(self.driver, command, [str(arg) for arg in args], outcome.theirs.exit == 0)
         if output != "text":
             results = [_as_listing(result, output, self.since_ns) for result in results]
         ours, theirs = self.ours.show(results[0]), self.theirs.show(results[1])
         if unordered:
             ours, theirs = _sorted_lines(ours), _sorted_lines(theirs)
+        if command in ("images", "image", "images-by-digest"):
+            ours, theirs = _digests_sorted(ours), _digests_sorted(theirs)
+        if command == "layers":
+            ours, theirs = _roots_sorted(ours), _roots_sorted(theirs)
         self._compare(step, ours, theirs)
+        if file is not None:
+            self._compare_files(step, file, output)
         return outcome
+
+    def _compare_files(self, step: Step, file: PerSide, output: str) -> None:
+        shown = []
+        for side, name in ((self.ours, file.ours), (self.theirs, file.theirs)):
+            path = Path(name)
+            result = Result(0, path.read_bytes(), b"") if path.exists() else Result(1, b"", b"")
+            path.unlink(missing_ok=True)
+            if output != "text":
+                result = _as_listing(result, output, self.since_ns)
+            shown.append(side.show(result))
+        self._compare(step, *shown)
 
     def _compare(self, step: Step, ours: Shown, theirs: Shown) -> None:
         left, right = _same_class(ours, theirs)
@@ -229,6 +280,11 @@ class Duo:
                 helped.append(name)
         if left == right:
             self.used.update(helped)
+            parting = PARTING.intersection(helped)
+            if step.command in LOOKING:
+                parting -= {"argument-counts"}
+            if parting:
+                self.parted = ", ".join(sorted(parting))
         elif self.patient:
             typed = f"  after: {self.transcript[-1]}"
             self.mismatches.append("\n".join([typed, *_differing_fields(left, right, helped)]))
@@ -237,8 +293,9 @@ class Duo:
             raise Mismatch("\n".join([*steps, *_differing_fields(left, right, helped)]))
 
     def finish(self) -> None:
-        """Compares the trees, then raises what a patient run noted."""
-        self.trees()
+        """Compares the trees, unless the stores parted, then raises what a patient run noted."""
+        if not self.parted:
+            self.trees()
         if self.mismatches:
             steps = "".join(f"    {line}\n" for line in self.transcript)
             raise Mismatch(f"{self.driver}:\n{steps}" + "\n".join(self.mismatches))
@@ -247,7 +304,22 @@ class Duo:
         """Compares the trees of all layers; first shows both sides all IDs in one order."""
         for command in ("layers", "images", "containers"):
             self.run(command, "--json")
-        lines = trees.differing(self.ours.trees(self.since_ns), self.theirs.trees(self.since_ns))
+        self._no_difference(self.ours.trees(self.since_ns), self.theirs.trees(self.since_ns))
+
+    def same_tree(self, roots: PerSide, label: str) -> None:
+        """Compares one tree of each side, for instance of a mounted container."""
+        assert all(root.startswith("/") for root in roots), f"no folder to compare: {roots}"
+        snapshots = [
+            {
+                f"{label}/{path}": entry
+                for path, entry in trees.snapshot(Path(root), self.since_ns).items()
+            }
+            for root in roots
+        ]
+        self._no_difference(*snapshots)
+
+    def _no_difference(self, ours: dict[str, trees.Entry], theirs: dict[str, trees.Entry]) -> None:
+        lines = trees.differing(ours, theirs)
         step = Step("(trees)", (), self.driver, frozenset(self.words))
         self.transcript.append("(compare the trees)")
         self._compare(step, Shown(0, "".join(f"{line}\n" for line in lines), ""), Shown(0, "", ""))
@@ -256,6 +328,7 @@ class Duo:
         """The same change of files on both sides, for instance in a mounted container."""
         self.transcript.append(f"({getattr(change, '__name__', 'a change')} in {path.ours})")
         for side in path:
+            assert side.startswith("/"), f"no folder to change: {path}"
             change(Path(side))
 
     # -- reports -----------------------------------------------------------------------------------
@@ -279,7 +352,39 @@ def _differing_fields(ours: Shown, theirs: Shown, helped: list[str]) -> list[str
     return lines
 
 
+def _digests_sorted(shown: Shown) -> Shown:
+    """Digests after an image's recorded one in an order of their own: the original's is random."""
+    lines = shown.stdout.splitlines(keepends=True)
+    ordered: list[str] = []
+    run: list[str] = []
+    for line in [*lines, ""]:
+        if line.startswith(("\tdigest: ", "Digest: ")):
+            run.append(line)
+        else:
+            ordered += [*run[:1], *sorted(run[1:]), line]
+            run = []
+    return shown._replace(stdout="".join(ordered))
+
+
+def _roots_sorted(shown: Shown) -> Shown:
+    """Trees of ``layers --tree`` with equally many children in an order of their own.
+
+    The original draws them in random order; that those with fewer come first is compared.
+    """
+    if not re.search("^[├└]", shown.stdout, re.M):
+        return shown
+    trees_ = re.findall(r"^[^ │├└\n].*\n(?:[ │├└].*\n)*", shown.stdout, re.M)
+    weights = [len(re.findall("^[├└]", tree, re.M)) for tree in trees_]
+    ordered: list[str] = []
+    for _, group in itertools.groupby(zip(weights, trees_, strict=True), key=lambda pair: pair[0]):
+        ordered += sorted(tree for _, tree in group)
+    return shown._replace(stdout="".join(ordered))
+
+
 def _sorted_lines(shown: Shown) -> Shown:
+    if "\nUsage: " in f"\n{shown.stdout}":
+        return shown
+
     def ordered(text: str) -> str:
         return "".join(sorted(text.splitlines(keepends=True)))
 
@@ -311,7 +416,10 @@ def _as_listing(result: Result, output: str, since_ns: int) -> Result:
     kind = "plain"
     if output == "stream":
         kind, data = _decompressed(data)
-    rows = "".join(f"{row}\n" for row in tars.listing(data, since_ns / 1e9))
+    try:
+        rows = "".join(f"{row}\n" for row in tars.listing(data, since_ns / 1e9))
+    except tarfile.TarError:  # a usage text, for instance: compared as it is
+        return result
     return result._replace(stdout=f"{kind}\n{rows}".encode())
 
 

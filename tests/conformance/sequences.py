@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import tars
-from duo import Duo
+from duo import Duo, PerSide
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -194,6 +194,15 @@ def broken_archives(duo: Duo) -> None:
 def own_whiteouts(duo: Duo) -> None:
     if duo.driver == "vfs":  # on overlay 1.43 refuses the archive, so that the stores would part
         duo.run("import-layer", "--id", "own", stdin=tars.OWN_WHITEOUT)
+
+
+@sequence
+def whiteouts_over_own_files(duo: Duo) -> None:
+    duo.run("import-layer", "--id", "layer", stdin=tars.BASE)
+    duo.run("applydiff", "layer", stdin=tars.CHANGES)
+    if duo.driver == "vfs":  # on overlay the stores part
+        duo.run("changes", "layer", unordered=True)
+        duo.run("diff", "-u", "layer")
 
 
 @sequence
@@ -487,18 +496,17 @@ def changes_in_a_container(duo: Duo) -> None:
     duo.run("changes", "again", unordered=True)
 
 
-def layer_of(duo: Duo, container: str):  # type: ignore[no-untyped-def]
-    """The ID of a container's layer on each side."""
+def layer_of(duo: Duo, container: str, options: tuple[str | PerSide, ...] = ()) -> PerSide:
+    """The ID of a container's layer on each side, numbered for the comparisons."""
     import json
 
-    from duo import PerSide
-
-    return PerSide(
-        *(
-            json.loads(side.run(["container", "--json", container]).stdout)[0]["layer"]
-            for side in (duo.ours, duo.theirs)
-        )
-    )
+    found = []
+    for side, pick in ((duo.ours, 0), (duo.theirs, 1)):
+        words = [option if isinstance(option, str) else option[pick] for option in options]
+        record = json.loads(side.run(["container", "--json", container], options=words).stdout)[0]
+        side.plain(record["layer"])
+        found.append(record["layer"])
+    return PerSide(*found)
 
 
 @sequence
@@ -581,6 +589,35 @@ def mounting(duo: Duo) -> None:
 
 
 @sequence
+def counting_mounts(duo: Duo) -> None:
+    """The count is kept between processes, for each layer; a container and its layer share it."""
+    _chain(duo)
+    inner = layer_of(duo, "con")
+    for key in ("con", inner, "con-name", "top", "base"):
+        duo.run("mount", key)
+    for key in ("con", "con", inner, inner, "con", "top", "base", "base"):
+        duo.run("unmount", "--json", key)
+        duo.run("mounted", "con", inner, "top", "base")
+    duo.run("mount", "con", "con", "con")
+    duo.run("unmount", "con", "con")
+    duo.run("mounted", "--json", "con", "con")
+    duo.run("layers", "--tree")
+    duo.run("delete-container", "con")
+    duo.run("mounted", "con")
+    duo.run("delete-layer", inner)
+    duo.run("mount", "top", "top")
+    duo.run("unmount", "-f", "top")
+    duo.run("unmount", "-f", "top")
+    duo.run("mounted", "top")
+
+
+@sequence
+def mounting_by_name(duo: Duo) -> None:
+    _base(duo)
+    duo.run("mount", "base-name", "base", "bas")
+
+
+@sequence
 def mounting_images(duo: Duo) -> None:
     _chain(duo)
     duo.run("mount", "-r", "img")
@@ -607,6 +644,225 @@ def copying(duo: Duo) -> None:
     duo.run("copy", "top:/etc/hosts", "con:/etc/copied")
     duo.run("copy", str(source / "one"))
     duo.run("mounted", "con")
+
+
+# -- ID maps, additional stores, damage ------------------------------------------------------------
+
+_MAPS = ("--uidmap", "0:100000:2000", "--gidmap", "0:200000:2000")
+_OTHER_MAPS = ("--uidmap", "0:300000:2000", "--gidmap", "0:400000:2000")
+_RANGES = ("--uidmap", "0:300000:1000:1000:400000:1000")
+
+
+@sequence
+def mapped_layers(duo: Duo) -> None:
+    _base(duo)
+    duo.run("import-layer", "--id", "mapped", *_MAPS, stdin=tars.BASE)
+    duo.run("create-layer", "--id", "inherits", "mapped")
+    duo.run("create-layer", "--id", "other", *_OTHER_MAPS, "mapped")
+    duo.run("create-layer", "--id", "host", "--hostuidmap", "--hostgidmap", "mapped")
+    duo.run("create-layer", "--id", "half", "--hostuidmap", "mapped")
+    duo.run("create-layer", "--id", "uids", "--uidmap", "0:7:5", "base")
+    duo.run("create-layer", "--id", "empty", *_MAPS)
+    duo.run("applydiff", "inherits", stdin=tars.CHANGES)
+    duo.run("import-layer", "--id", "over", *_OTHER_MAPS, "mapped", stdin=tars.CHANGES)
+    _listings(duo)
+    layers = ("mapped", "inherits", "other", "host", "half", "uids", "empty", "over")
+    duo.run("layer", *layers)
+    for layer in layers:
+        duo.run("changes", layer, unordered=True)
+        duo.run("diffsize", layer)
+        duo.run("diff", "-u", layer, output="tar")
+        duo.run("layer-parent-owners", layer)
+    duo.run("mount", "mapped", "other")
+    duo.run("layer-parent-owners", "mapped", "base", "other")
+    duo.run("layer-parent-owners", "--json", "mapped", "nosuch", "other")
+    duo.run("unmount", "mapped", "other")
+
+
+@sequence
+def mapped_copy_of_short_names(duo: Duo) -> None:
+    members = [tars.Member(name, b"x") for name in ("a", "b", "longer", "z")]
+    duo.run("import-layer", "--id", "short", stdin=tars.archive(members))
+    maps = ("--uidmap", "0:300000:2000", "--gidmap", "0:300000:2000")
+    duo.run("create-layer", "--id", "short-copy", *maps, "short")
+
+
+@sequence
+def maps_of_several_ranges(duo: Duo) -> None:
+    if duo.driver == "overlay":  # the stores part here
+        duo.run("create-layer", "--id", "ranges", "--json", *_RANGES)
+        return
+    duo.run("import-layer", "--id", "ranges", *_RANGES, stdin=tars.BASE)
+    duo.run("create-layer", "--id", "child", "ranges")
+    duo.run("layer", "ranges", "child")
+    duo.run("diff", "-u", "ranges", output="tar")
+
+
+@sequence
+def mapped_containers(duo: Duo) -> None:
+    """Where the driver cannot shift IDs, one copy of the top layer for each map."""
+    _chain(duo)
+    duo.run("create-container", "--json", "--id", "box1", *_MAPS, "img")
+    duo.run("create-container", "--json", "--id", "box2", *_MAPS, "img")
+    duo.run("create-container", "--json", "--id", "box3", *_OTHER_MAPS, "img")
+    duo.run("create-container", "--json", "--id", "box4", "--hostuidmap", "img")
+    duo.run("create-container", "--json", "--id", "box5", *_MAPS, "")
+    for box in ("box1", "box2", "box3", "box4", "box5"):
+        layer_of(duo, box)
+        duo.run("container-parent-owners", box)
+        place = duo.run("mount", box).line
+        duo.same_tree(place, "mounted")
+        duo.run("container-parent-owners", "--json", box)
+        duo.each(place, lambda root: (root / "new").write_bytes(b"new\n"))
+        duo.run("unmount", box)
+        duo.run("container", box)
+        inner = layer_of(duo, box)
+        duo.run("changes", inner, unordered=True)
+        duo.run("diff", "-u", inner, output="tar")
+    _listings(duo)
+    duo.run("image", "img")
+    duo.run("delete-image", "img")
+    duo.run("delete-container", "box1", "box2", "box3")
+    duo.run("delete-image", "--test", "img")
+    duo.run("delete-container", "box4", "con")
+    duo.run("delete-image", "--test", "img", unordered=True)
+    duo.run("delete-image", "img", unordered=True)
+    _listings(duo)
+
+
+@sequence
+def refused_mapped_container(duo: Duo) -> None:
+    if duo.driver == "vfs":
+        _chain(duo)
+        duo.run("create-container", "-n", "con-name", *_MAPS, "img")
+        duo.run("images", "--json")
+
+
+@sequence
+def labels(duo: Duo) -> None:
+    """Only recorded: mounting with a label needs SELinux."""
+    label = "system_u:object_r:container_file_t:s0:c1,c2"
+    duo.run("create-layer", "--id", "made", "-l", label)
+    duo.run("import-layer", "--json", "--id", "filled", "--label", label, stdin=tars.CHANGES)
+    duo.run("layer", "--json", "made", "filled")
+
+
+def _with_additional_store(duo: Duo) -> tuple[str | PerSide, ...]:
+    """Fills a second store and gives the options that add it, read-only."""
+    sides = (duo.ours, duo.theirs)
+    main = [side.graph for side in sides]
+    for side in sides:
+        side.graph = side.graph.parent / "extra"
+    duo.run("import-layer", "--id", "ro-low", "-n", "ro-name", stdin=tars.BASE)
+    duo.run("import-layer", "--id", "ro-top", "ro-low", stdin=tars.CHANGES)
+    duo.run("create-image", "--id", "ro-img", "-n", "ro-image", "-m", "about", "ro-top")
+    duo.run("set-image-data", "ro-img", "key", stdin=b"data")
+    duo.run("set-layer-data", "ro-low", "key", stdin=b"data")
+    duo.run("shutdown")
+    for side, graph in zip(sides, main, strict=True):
+        side.graph = graph
+    store = PerSide(*(f"{duo.driver}.imagestore={graph.parent}/extra" for graph in main))
+    return ("--storage-opt", store)
+
+
+@sequence
+def additional_stores(duo: Duo) -> None:
+    options = _with_additional_store(duo)
+
+    def run(*words: str, stdin: bytes = b"", unordered: bool = False) -> None:
+        duo.run(words[0], *words[1:], stdin=stdin, options=options, unordered=unordered)
+
+    for command in ("layers", "images", "containers"):
+        run(command)
+        run(command, "--json")
+    run("layers", "--tree")
+    for kind, item in (("layer", "ro-low"), ("layer", "ro-name"), ("image", "ro-im")):
+        run(kind, item)
+        run(kind, "--json", item)
+        run("exists", item)
+        run("metadata", item)
+        run("get-names", item)
+    run("list-image-data", "ro-img")
+    run("get-image-data", "ro-image", "key")
+    run("get-layer-data", "ro-name", "key")
+    run("set-image-data", "ro-img", "key", stdin=b"x")
+    run("set-layer-data", "ro-low", "key", stdin=b"x")
+    for command in ("changes", "diffsize", "layer-parent-owners"):
+        run(command, "ro-top", unordered=True)
+    run("set-metadata", "-m", "x", "ro-img")
+    run("set-metadata", "-m", "x", "ro-low")
+    run("set-names", "-n", "x", "ro-low")
+    run("applydiff", "ro-low", stdin=tars.CHANGES)
+    for command in ("delete", "delete-layer", "delete-image", "delete-container"):
+        run(command, "ro-img")
+        run(command, "ro-top")
+    run("mount", "ro-top", "ro-name")
+    run("mounted", "ro-top")
+    run("create-layer", "--id", "child", "ro-name")
+    run("import-layer", "--id", "filled", "ro-top", stdin=tars.OPAQUE)
+    run("create-image", "--id", "ours", "-n", "own-image", "ro-top")
+    run("image", "own-image")
+    run("create-container", "--id", "box", "ro-img")
+    layer_of(duo, "box", options)
+    run("create-container", "--id", "mapped", *_MAPS, "ro-img")
+    layer_of(duo, "mapped", options)
+    place = duo.run("mount", "box", options=options).line
+    duo.same_tree(place, "mounted")
+    run("unmount", "box")
+    run("delete-layer", "child")
+    run("layers", "--json")
+    run("images", "--json")
+    run("containers", "--json")
+    run("add-names", "-n", "mine", "ro-img")
+    run("get-names", "ro-img")
+
+
+@sequence
+def lost_trees(duo: Duo) -> None:
+    """What the commands say when a layer's tree was damaged behind their back."""
+    import shutil
+
+    _chain(duo)
+    home = "vfs/dir" if duo.driver == "vfs" else "overlay"
+    inside = "" if duo.driver == "vfs" else "/diff"
+    graphs = PerSide(str(duo.ours.graph), str(duo.theirs.graph))
+    duo.run("create-layer", "--id", "lost")
+    duo.run("create-image", "--id", "lost-img", "lost")
+    duo.each(graphs, lambda graph: shutil.rmtree(graph / f"{home}/lost"))
+    duo.run("layer", "lost")
+    duo.run("exists", "lost")
+    duo.run("mount", "lost")
+    duo.run("changes", "lost")
+    duo.run("diffsize", "lost")
+    duo.run("image", "lost-img")
+    duo.run("create-layer", "--id", "child", "lost")
+    duo.run("create-container", "--id", "child", "lost-img")
+    duo.run("delete-image", "lost-img")
+    duo.run("layers", "--json")
+    duo.each(graphs, lambda graph: (graph / f"{home}/base{inside}/etc/shadow").unlink())
+    duo.run("diffsize", "base")
+    duo.run("changes", "base", unordered=True)
+    duo.run("image", "img")
+    duo.run("layers", "--json")
+
+
+def subordinate_ranges(duo: Duo) -> None:
+    """Users with ranges in /etc/subuid and /etc/subgid; no sequence of every run, see the test."""
+    _base(duo)
+    duo.run("create-image", "--id", "img", "base")
+    for number, words in enumerate(
+        (
+            ("--subuidmap", "alice"), ("--subgidmap", "alice"), ("--subuidmap", "bob"),
+            ("--subuidmap", "alice", "--subgidmap", "bob"), ("--subuidmap", "carol"),
+            ("--subuidmap", "alice", "--uidmap", "70000:5:10"), ("--subuidmap", "nobody-such"),
+            ("--subuidmap", "alice", "--hostuidmap"),
+        )
+    ):  # fmt: skip
+        duo.run("create-layer", "--json", "--id", f"layer{number}", *words)
+        filled = ("--json", "--id", f"filled{number}", *words, "base")
+        duo.run("import-layer", *filled, stdin=tars.BASE)
+        duo.run("create-container", "--json", "--id", f"box{number}", *words, "img")
+    _listings(duo)
 
 
 # -- the shape of a command line -------------------------------------------------------------------
@@ -639,6 +895,21 @@ def wrong_command_lines(duo: Duo) -> None:
     duo.run("layers", "--debug=false", options=["--debug"])
     duo.run("layers", "-tj", "-jt")
     duo.run("layers", "-qt=false")
+
+
+@sequence
+def help_of_every_command(duo: Duo) -> None:
+    from rules import ABSENT
+    from tally import is_ours
+
+    from cstorage.cli.table import COMMANDS
+
+    for command in COMMANDS:
+        if command.name not in ABSENT and not is_ours(command) and command.name != "copy":
+            for name in (command.name, *command.aliases):
+                duo.run(name, "--help")
+            if command.least:
+                duo.run(command.name)
 
 
 @sequence

@@ -51,6 +51,37 @@ def archive(members: Iterable[Member]) -> bytes:
     return out.getvalue()
 
 
+def without_own_whiteouts(members: list[Member]) -> list[Member]:
+    """Leaves out whiteouts of what the same archive brought before: `own-whiteouts` differ."""
+    kept: list[Member] = []
+    for member in members:
+        folder_, _, name = member.name.rpartition("/")
+        hidden = f"{folder_}/{name.removeprefix('.wh.')}".lstrip("/")
+        names = [f"{other.name}/" for other in kept]
+        if name == ".wh..wh..opq":
+            own = any(n.startswith(f"{folder_}/") and n != f"{folder_}/" for n in names)
+        else:
+            own = name.startswith(".wh.") and any(n.startswith(f"{hidden}/") for n in names)
+        if not own:
+            kept.append(member)
+    return kept
+
+
+def packed(data: bytes, kind: str) -> bytes:
+    """``data`` compressed as ``kind`` says; unchanged for an empty kind."""
+    if kind == "gzip":
+        return gzip.compress(data, mtime=0)
+    if kind == "bzip2":
+        return bz2.compress(data)
+    if kind == "xz":
+        return lzma.compress(data)
+    if kind == "zstd":
+        import zstandard
+
+        return zstandard.ZstdCompressor().compress(data)
+    return data
+
+
 BASE = archive(
     [
         folder("."),

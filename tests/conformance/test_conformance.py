@@ -13,7 +13,7 @@ import pytest
 from duo import PEER, DuoMaker, Mismatch
 from forkserver import ForkServer
 from rules import RULES, documented
-from sequences import SEQUENCES
+from sequences import SEQUENCES, subordinate_ranges
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -116,4 +116,23 @@ def test_started_as_from_a_shell_it_does_the_same(
     duo = duo_of("vfs", cstorage_command)
     duo.patient = True
     SEQUENCES[name](duo)
+    duo.finish()
+
+
+#: Runs a command where other users have subordinate IDs: in a mount namespace of its own.
+_WITH_RANGES = """
+mount --bind "$0/subuid" /etc/subuid && mount --bind "$0/subgid" /etc/subgid && exec "$@"
+"""
+
+
+def test_subordinate_ranges_become_the_same_maps(
+    duo_of: DuoMaker, cstorage_command: list[str], tmp_path: Path
+) -> None:
+    """On vfs, which records the maps; overlay shifts by the same maps when it mounts."""
+    (tmp_path / "subuid").write_text("alice:200000:65536\nbob:70000:10\nbob:50000:5\n")
+    (tmp_path / "subgid").write_text("alice:300000:1000\nbob:80000:2000\nalice:90000:10\n")
+    inside = ["unshare", "--mount", "sh", "-c", _WITH_RANGES, str(tmp_path)]
+    duo = duo_of("vfs", [*inside, *cstorage_command], [*inside, PEER])
+    duo.patient = True
+    subordinate_ranges(duo)
     duo.finish()

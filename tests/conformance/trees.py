@@ -60,7 +60,12 @@ def snapshot(root: Path, since_ns: int) -> dict[str, Entry]:
     while waiting:
         relative = waiting.pop()
         path = os.path.join(top, relative) if relative else top
-        facts = os.lstat(path)
+        try:
+            facts = os.lstat(path)
+        except FileNotFoundError:
+            if relative:  # the kernel lists whiteouts of the lowest layer
+                continue
+            raise
         kind = _kind(facts.st_mode)
         shown = os.fsdecode(relative) or "."
         same_as = ""

@@ -67,6 +67,19 @@ def _nothing():
     return DiffSummary(), {}, IDMaps(), (), False, False
 
 
+def test_of_several_users_the_oldest_is_named(store):
+    """Whatever their IDs: scripts remove the users in the order they are told."""
+    store.create_layer("layer")
+    for image in ("zz", "aa"):
+        store.create_image(image, layer="layer")
+    with pytest.raises(LayerUsedByImage, match="used by image zz"):
+        store.delete_layer("layer")
+    for child in ("zz", "aa"):
+        store.create_layer(child, "layer")
+    with pytest.raises(LayerHasChildren, match="used by layer zz"):
+        store.delete_layer("layer")
+
+
 def test_a_deleted_mapped_copy_leaves_the_images_list(store, unshifted):
     """Row 130. Being a mapped copy protects it only while something rests on it."""
     store.create_image("image", layer=fill(store).id)

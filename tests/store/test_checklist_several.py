@@ -157,7 +157,7 @@ def test_additional_items_cannot_be_changed(beside):
         beside.delete_image("img")
     with pytest.raises(LayerUnknown):
         beside.delete("img")
-    with pytest.raises(StoreIsReadOnly):
+    with pytest.raises(StoreIsReadOnly, match="mounting read/only store images is not allowed"):
         beside.mount("base")
     for call in (beside.unmount, beside.mounted):
         with pytest.raises(LayerUnknown):
