@@ -234,8 +234,8 @@ class _Merged:
 
     def add(self, table: Mapping[str, Any], path: str) -> None:
         for key, value in table.items():
-            if key == "options" and isinstance(value, dict):
-                self._options(value, path)
+            if key == "options":
+                self._options(_table(value, "storage.options", path), path)
             elif key in _STORAGE_KEYS:
                 self._set(f"storage.{key}", value, _STORAGE_KEYS[key], path)
             else:
@@ -245,14 +245,14 @@ class _Merged:
         for key, value in table.items():
             if key in _OPTION_KEYS:
                 self._set(f"options.{key}", value, _OPTION_KEYS[key], path)
-            elif key == "pull_options" and isinstance(value, dict):
+            elif key == "pull_options":
                 pulls = self.pull_options = self.pull_options or {}
-                for name, text in value.items():
+                for name, text in _table(value, f"storage.options.{key}", path).items():
                     if not isinstance(text, str):
                         raise _wrong(path, f"storage.options.pull_options.{name}", "a string")
                     pulls[name] = text
-            elif key in _DRIVER_TABLES and isinstance(value, dict):
-                for name, text in value.items():
+            elif key in _DRIVER_TABLES:
+                for name, text in _table(value, f"storage.options.{key}", path).items():
                     if name in _DRIVER_TABLES[key]:
                         self._set(f"{key}.{name}", text, str, path)
                     else:
@@ -264,14 +264,14 @@ class _Merged:
         if kind is list:
             self._array(key, value, path)
             return
-        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            names = {str: "a string", int: "an integer", bool: "true or false"}
-            raise _wrong(path, key, names[kind])
+        if not isinstance(value, kind) or (kind is int and not _is_number(value)):
+            names = {str: "a string", int: "an integer from 0 to 4294967295", bool: "true or false"}
+            raise _wrong(path, _spelled(key), names[kind])
         self.values[key] = value
 
     def _array(self, key: str, value: Any, path: str) -> None:
         if not isinstance(value, list):
-            raise _wrong(path, key, "an array of strings")
+            raise _wrong(path, _spelled(key), "an array of strings")
         strings = []
         for element in value:
             if isinstance(element, str):
@@ -281,13 +281,33 @@ class _Merged:
             elif element == {"append": False}:
                 self._appending.discard(key)
             else:
-                raise _wrong(path, key, "an array of strings, optionally with {append=true}")
+                raise _wrong(
+                    path, _spelled(key), "an array of strings, optionally with {append=true}"
+                )
         if key in self._appending:
             strings = [*self.values.get(key, []), *strings]
         self.values[key] = strings
 
     def _note(self, key: str, path: str) -> None:
         self.notes.append(f"{path}: {key} is not used")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 32
+
+
+def _spelled(key: str) -> str:
+    """A key of ``_Merged.values`` as it stands in a file."""
+    table = key.partition(".")[0]
+    if table == "storage":
+        return key
+    return f"storage.{key}" if table == "options" else f"storage.options.{key}"
+
+
+def _table(value: object, name: str, path: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise _wrong(path, name, "a table")
+    return value
 
 
 def _wrong(path: str, key: str, expected: str) -> ConfigError:

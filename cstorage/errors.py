@@ -294,6 +294,14 @@ class LayerContentModified(CheckError):
     sentinel = "layer content modified"
 
 
+class LayerFileListDamaged(CheckError):
+    sentinel = "layer file list is damaged"
+
+
+class LayerDirectoryDamaged(CheckError):
+    sentinel = "layer directory is damaged"
+
+
 class LayerDataMissing(CheckError):
     sentinel = "layer data item is missing"
 

@@ -103,15 +103,7 @@ class Cursor:
         if number:
             self.enter(number)
         elif start is None:
-            numbers = sg.listing(fs, f"{root}/{sg.FOLDER}")
-            archived = sg.listing_archive(fs, f"{root}/{ARCHIVE}")
-            while archived and numbers and archived[-1] >= numbers[0]:
-                archived.pop()
-            while archived and numbers and archived[-1] == numbers[0] - 1:
-                numbers.insert(0, archived.pop())
-            if not numbers:
-                raise JournalDamaged(f"{root}: no segment is left: restore them from a copy")
-            self.enter(numbers[0])
+            self._enter_oldest()
         else:
             self.seek(start)
 
@@ -120,6 +112,27 @@ class Cursor:
     @property
     def position(self) -> Position:
         return Position(self.header.number, self.offset, self.sequence, self.link)
+
+    def _enter_oldest(self) -> None:
+        fs, root = self._fs, self._root
+        before: list[int] = []
+        while True:
+            numbers = sg.listing(fs, f"{root}/{sg.FOLDER}")
+            archived = sg.listing_archive(fs, f"{root}/{ARCHIVE}")
+            while archived and numbers and archived[-1] >= numbers[0]:
+                archived.pop()
+            while archived and numbers and archived[-1] == numbers[0] - 1:
+                numbers.insert(0, archived.pop())
+            if not numbers:
+                raise JournalDamaged(f"{root}: no segment is left: restore them from a copy")
+            try:
+                self.enter(numbers[0])
+            except FileNotFoundError:
+                if numbers == before:
+                    raise
+                before = numbers  # pruned while we looked
+            else:
+                return
 
     def enter(self, number: int) -> None:
         handle = open_segment(self._fs, self._root, number)

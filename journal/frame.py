@@ -110,7 +110,7 @@ class Frame(NamedTuple):
     def last_sequence(self) -> int:
         """Number of the last event up to and including this frame."""
         if self.kind == GAP:
-            return int(self.value()[1])
+            return lost_until(self.body)
         return self.first_sequence + self.count - 1
 
     @property
@@ -196,16 +196,30 @@ class Run(NamedTuple):
     chain: bytes
 
 
+def lost_until(body: bytes) -> int:
+    """The number of the last event that a gap frame says is lost."""
+    value = decode(body)
+    if not isinstance(value, list) or len(value) < 2 or type(value[1]) is not int:
+        raise InvalidRecord("a gap frame that does not say which events are lost")
+    return value[1]
+
+
 def resumed(body: bytes, kind: int) -> bytes | None:
     """What the chain goes on from after a gap or a seal that a repair wrote, None if it does not
     say. Gap: [first lost, last lost, reason, link to go on from, link of the next frame, …]; where
     the former was lost too, the next frame's link is taken as stated ("=" before it)."""
     value = decode(body)
-    if kind == SEAL:
-        return bytes(value[4]) if len(value) > 4 else None
-    if value[3] is not None:
-        return bytes(value[3])
-    return b"=" + value[4] if value[4] is not None else None
+    if not isinstance(value, list):
+        raise InvalidRecord(f"a {KINDS[kind]} frame whose body is not a list")
+    try:
+        given = value[4] if len(value) > 4 else None
+        if kind == GAP and value[3] is None:
+            return b"=" + given if given is not None else None
+        if kind == GAP:
+            given = value[3]
+        return b"" + given if given is not None else None
+    except (TypeError, LookupError) as error:
+        raise InvalidRecord(f"a {KINDS[kind]} frame with the body of another: {error}") from error
 
 
 def parse(
@@ -290,7 +304,7 @@ def parse(
             body = buffer[body_at : body_at + length]
             chain = resumed(body, kind_) or stored
             if kind_ == GAP:
-                following = int(decode(body)[1]) + 1
+                following = lost_until(body) + 1
         kind, promised = kind_, promise
         frames += 1
         position = stop

@@ -85,7 +85,7 @@ def _range(fd: int, command: int, kind: int, start: int, length: int) -> int:
     try:
         found = fcntl.fcntl(fd, command, _FLOCK.pack(kind, os.SEEK_SET, start, length, 0))
     except OSError as error:
-        return _TAKEN if error.errno in (errno.EAGAIN, errno.EACCES) else fcntl.F_UNLCK
+        return _TAKEN if error.errno == errno.EAGAIN else fcntl.F_UNLCK
     return int(_FLOCK.unpack(found)[0])
 
 
@@ -219,7 +219,11 @@ def publish(fs: Fs, directory: str, name: str, data: bytes, mode: int = 0o644) -
     """Write ``name`` so that it is either absent or complete and durable: temporary file, data
     sync, rename, directory sync, in this order."""
     temporary = f"{directory}/.{name}.tmp"
-    fd = fs.open(temporary, O_CREATE, mode)
+    try:
+        fd = fs.open(temporary, O_CREATE, mode)
+    except PermissionError:  # left by a crash, with a mode that forbids writing
+        fs.unlink(temporary)
+        fd = fs.open(temporary, O_CREATE, mode)
     try:
         fs.ftruncate(fd, 0)
         write_all(fs, fd, data, 0)

@@ -206,11 +206,12 @@ class Snapshot:
             foot = fs.pread(fd, FOOTER.size, size - FOOTER.size)
             fields = HEADER.unpack_from(head)
             checksums_at, total, hashed, end = FOOTER.unpack(foot)
-            if fields[0][:7] != MAGIC[:7] or end != END or total != size:
+            room = size - FOOTER.size
+            if fields[0][:7] != MAGIC[:7] or end != END or total != size or checksums_at > room:
                 raise SnapshotRefused(f"{path}: header or footer is not that of a snapshot")
             if fields[0] != MAGIC or fields[1] != 1 or fields[3] != BLOCK:
                 raise UnsupportedFormat(f"{path}: needs a newer version")
-            sums = fs.pread(fd, size - FOOTER.size - checksums_at, checksums_at)
+            sums = fs.pread(fd, room - checksums_at, checksums_at)
             if (
                 sha256(head + sums + size.to_bytes(8, "little")).digest() != hashed
                 or fields[18] != checksums_at

@@ -187,16 +187,18 @@ class Snapshots:
         return names
 
     def maintain(self, keep: int = 2) -> list[str]:
-        """Remove temporaries, files nobody may trust and all but the newest ``keep`` trusted
-        snapshots; the names removed. Needs the lock, so that nobody's half-built file goes."""
+        """Remove what nobody may trust, temporaries too, once it is an hour old, and all but the
+        newest ``keep`` trusted snapshots; the names removed. Takes the writer lock."""
         journal = self._journal
         removed = []
         with journal.writer():
-            good = self.trusted()[: max(1, keep)]
+            trusted = self.trusted()
+            good = trusted[: max(1, keep)]
             for entry in journal.fs.listdir(self.folder):
                 if entry in good:
                     continue
-                if entry.startswith(".new-") and not self._old(entry):
+                # Somebody may be writing it, or be about to record it in the log.
+                if entry not in trusted and not self._old(entry):
                     continue
                 journal.fs.unlink(f"{self.folder}/{entry}")
                 removed.append(entry)
@@ -205,7 +207,7 @@ class Snapshots:
         return removed
 
     def _old(self, entry: str) -> bool:
-        """A temporary nobody has touched for an hour was left by a crash."""
+        """What nobody has touched for an hour was left by a crash."""
         try:
             age = (
                 self._journal.clock.time_ns()

@@ -1,4 +1,4 @@
-"""Recipe and files back to the archive: one thread reads and proves, the caller's writes.
+"""Recipe and files back to the archive.
 
 Rules of this module:
 
@@ -6,6 +6,8 @@ Rules of this module:
   the manifest that the import recorded beside the recipe (whoever calls vouches for both), or the
   whole by the archive's own digest. Without either, files are compared by the recipe's CRC-64.
 * A file is proven before its last bytes leave. One that changed is named, and ends the archive.
+* Only SHA-256 of the whole is worth a thread: all else is done in less time than handing it over
+  takes on a busy machine.
 * Memory is ``_BUFFERS`` buffers of ``_BUFFER`` bytes whatever the size of the archive.
 """
 
@@ -32,8 +34,8 @@ _BUFFERS = 4
 _BUFFER = 1 << 20
 
 
-class _Reading:
-    """Fills buffers with proven bytes on a thread of its own, in the order of the recipe."""
+class _Assembler:
+    """Fills a buffer with proven bytes in the order of the recipe; ``_next_buffer`` empties it."""
 
     def __init__(
         self,
@@ -46,54 +48,12 @@ class _Reading:
         self._open_payload = open_payload
         self._digests = digests
         self._hasher = hasher
-        self._free: SimpleQueue[memoryview | None] = SimpleQueue()
-        self._filled: SimpleQueue[tuple[memoryview, int] | BaseException | None] = SimpleQueue()
-        for _ in range(_BUFFERS):
-            self._free.put(memoryview(bytearray(_BUFFER)))
         self._buffer = memoryview(b"")
         self._used = _BUFFER
-        self._thread = Thread(target=self._run, name="archive-read", daemon=True)
-        self._thread.start()
-
-    # -- the caller's side -----------------------------------------------------------------------
-
-    def __iter__(self) -> Iterator[memoryview]:
-        """What was read, in pieces that are valid until the next one is asked for."""
-        while True:
-            filled = self._filled.get()
-            if filled is None:
-                return
-            if isinstance(filled, BaseException):
-                raise filled
-            buffer, used = filled
-            yield buffer[:used]
-            self._free.put(buffer)
-
-    def close(self) -> None:
-        """End the thread, whatever its state."""
-        self._free.put(None)
-        self._thread.join()
-
-    # -- the thread ------------------------------------------------------------------------------
-
-    def _run(self) -> None:
-        try:
-            self._read()
-            if self._buffer:
-                self._filled.put((self._buffer, self._used))
-            self._filled.put(None)
-        except _Stopped:
-            pass
-        except BaseException as error:
-            self._filled.put(error)
+        self.total = 0
 
     def _next_buffer(self) -> None:
-        if self._buffer:
-            self._filled.put((self._buffer, self._used))
-        buffer = self._free.get()
-        if buffer is None:
-            raise _Stopped
-        self._buffer, self._used = buffer, 0
+        raise NotImplementedError
 
     def _read(self) -> None:
         for data, name, size, crc in read_recipe(self._recipe):
@@ -195,6 +155,80 @@ def _changed(name: bytes, recorded: bytes, found: bytes) -> ContentChanged:
     )
 
 
+class _Direct(_Assembler):
+    """Writes each buffer when it is full."""
+
+    def __init__(self, write: Callable[[memoryview], object], *given: Any) -> None:
+        super().__init__(*given)
+        self._write = write
+        self._buffer = memoryview(bytearray(_BUFFER))
+        self._used = 0
+
+    def _next_buffer(self) -> None:
+        if self._used:
+            self._write(self._buffer[: self._used])
+        self.total += self._used
+        self._used = 0
+
+    def run(self) -> None:
+        self._read()
+        self._next_buffer()
+
+
+class _Ahead(_Assembler):
+    """Reads on a thread of its own, for a consumer that has work to do with the bytes."""
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self._free: SimpleQueue[memoryview | None] = SimpleQueue()
+        self._filled: SimpleQueue[tuple[memoryview, int] | BaseException | None] = SimpleQueue()
+        for _ in range(_BUFFERS):
+            self._free.put(memoryview(bytearray(_BUFFER)))
+        self._thread = Thread(target=self._run, name="archive-read", daemon=True)
+        self._thread.start()
+
+    # -- the caller's side -----------------------------------------------------------------------
+
+    def __iter__(self) -> Iterator[memoryview]:
+        """What was read, in pieces that are valid until the next one is asked for."""
+        while True:
+            filled = self._filled.get()
+            if filled is None:
+                return
+            if isinstance(filled, BaseException):
+                raise filled
+            buffer, used = filled
+            self.total += used
+            yield buffer[:used]
+            self._free.put(buffer)
+
+    def close(self) -> None:
+        """End the thread, whatever its state."""
+        self._free.put(None)
+        self._thread.join()
+
+    # -- the thread ------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            self._read()
+            if self._buffer:
+                self._filled.put((self._buffer, self._used))
+            self._filled.put(None)
+        except _Stopped:
+            pass
+        except BaseException as error:
+            self._filled.put(error)
+
+    def _next_buffer(self) -> None:
+        if self._buffer:
+            self._filled.put((self._buffer, self._used))
+        buffer = self._free.get()
+        if buffer is None:
+            raise _Stopped
+        self._buffer, self._used = buffer, 0
+
+
 class _Stopped(Exception):
     """The caller does not want any more."""
 
@@ -208,37 +242,35 @@ def assemble(
     manifest: ByteSource | None = None,
 ) -> int:
     """See ``recipe.assemble``."""
-    whole: Any = None
-    expected = ""
-    digests: Iterator[tuple[bytes, int, bytes]] | None = None
-    hasher: Hasher | None = None
+    write = taker(sink)
     if manifest is not None:
         from cstorage.archive.manifest import ManifestReader, hasher_of
 
         reader = ManifestReader(manifest)
         hasher = hasher_of(reader.algorithm)
-        digests = reader.contents()
-    elif digest:
-        import hashlib
+        direct = _Direct(write, recipe, open_payload, reader.contents(), hasher)
+        direct.run()
+        return direct.total
+    if not digest:
+        direct = _Direct(write, recipe, open_payload, None, None)
+        direct.run()
+        return direct.total
+    import hashlib
 
-        algorithm, _, expected = digest.partition(":")
-        if algorithm != "sha256":
-            raise ArchiveError(f"cannot check a digest of kind {algorithm}")
-        whole = hashlib.sha256()
-    write = taker(sink)
-    total = 0
-    reading = _Reading(recipe, open_payload, digests, hasher)
+    algorithm, _, expected = digest.partition(":")
+    if algorithm != "sha256":
+        raise ArchiveError(f"cannot check a digest of kind {algorithm}")
+    whole = hashlib.sha256()
+    ahead = _Ahead(recipe, open_payload, None, None)
     try:
-        for data in reading:
-            if whole is not None:
-                whole.update(data)
+        for data in ahead:
+            whole.update(data)
             write(data)
-            total += len(data)
     finally:
-        reading.close()
-    if whole is not None and whole.hexdigest() != expected:
+        ahead.close()
+    if whole.hexdigest() != expected:
         raise ContentChanged(
             f"the reassembled archive has digest sha256:{whole.hexdigest()}, "
             f"recorded was {digest}: the recipe or a file changed"
         )
-    return total
+    return ahead.total

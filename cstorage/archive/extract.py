@@ -470,7 +470,7 @@ class Extractor:
         """Whether this archive made a file or the like of ``directory`` or of one above it."""
         while directory:
             above, _, base = directory.rpartition(b"/")
-            if directory in self._seen:
+            if hash(directory) in self._seen:
                 try:
                     info = beneath.stat_in(self._parents.find(above).fd, base)
                 except (FileNotFoundError, NotADirectoryError):

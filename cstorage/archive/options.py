@@ -50,3 +50,5 @@ class ApplyOptions(NamedTuple):
     """Digest of the received bytes if known; trusted when it is SHA-256 (semantics §2.9)."""
     original_size: int | None = None
     uncompressed_digest: str = ""
+    toc_digest: str = ""
+    """Digest of the table of contents, from a descriptor's annotation; recorded as it is."""

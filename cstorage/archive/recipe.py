@@ -263,8 +263,8 @@ def assemble(
     """Write the archive that ``recipe`` describes to ``sink``; returns its size in bytes.
 
     ``open_payload(name)`` returns a descriptor of the regular file that holds the content of the
-    member called ``name`` (as the archive spells it); it is called on another thread, and the
-    descriptor is closed here. ``manifest`` is the file list that the same import recorded: each
+    member called ``name`` (as the archive spells it), from any one thread; the descriptor is closed
+    here. ``manifest`` is the file list that the same import recorded: each
     file is then compared with its digest, which proves the archive if the caller vouches for both
     records. Otherwise ``digest`` (``sha256:hex``) is what the archive must come to.
 

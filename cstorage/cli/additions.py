@@ -21,8 +21,8 @@ ADDITIONS: tuple[Command, ...] = (
         ),
         "usage_report:df",
         "From sums that are kept with every change; nothing is walked. Layers that were never "
-        "filled from an archive, those of containers, count only with --measure. An owner is the user "
-        "whose process created an item, or was the first to bring a content.",
+        "filled from an archive, those of containers, count only with --measure. An owner is the "
+        "user whose process created an item, or was the first to bring a content.",
     ),
     Command(
         "batch",

@@ -13,6 +13,7 @@ from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cstorage.cli.goflags import Value
+    from cstorage.config import StoreOptions
 
 
 def rootless() -> bool:
@@ -28,11 +29,23 @@ def given(values: dict[str, Value]) -> bool:
     return any(values[key] for key in ("graph", "run", "storage_driver", "storage_opt"))
 
 
-def configured(values: dict[str, Value]) -> dict[str, Value]:
-    """``values`` with the configuration below those that were given. Raises ``ConfigError``."""
-    from cstorage.config import load
+def configured(values: dict[str, Value]) -> tuple[dict[str, Value], StoreOptions]:
+    """``values`` with the configuration below those that were given; and what has no flag.
+
+    Raises ``ConfigError``.
+    """
+    from cstorage.config import StoreOptions, load
 
     found = load()
+    rest = StoreOptions(
+        driver_priority=found.driver_priority,
+        root_auto_userns_user=found.root_auto_userns_user,
+        auto_userns_min_size=found.auto_userns_min_size,
+        auto_userns_max_size=found.auto_userns_max_size,
+        pull_options=found.pull_options,
+        disable_volatile=found.disable_volatile,
+        notes=found.notes,
+    )
     return {
         **values,
         "graph": found.graph_root,
@@ -42,4 +55,4 @@ def configured(values: dict[str, Value]) -> dict[str, Value]:
         "image_store": values["image_store"] or found.image_store,
         "projection": found.projection,
         "transient_store": values["transient_store"] or found.transient_store,
-    }
+    }, rest

@@ -12,13 +12,16 @@ from cstorage.cli.wording import log_line
 from journal.plain import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import MutableMapping
+    from collections.abc import MutableMapping, Sequence
 
     from cstorage.cli.goflags import Value
 
 
-def show_debug_lines(values: dict[str, Value]) -> None:
-    """Send every log line to standard error, beginning with the store's place and driver."""
+def show_debug_lines(values: dict[str, Value], notes: Sequence[str] = ()) -> None:
+    """Send every log line to standard error, beginning with the store's place and driver.
+
+    ``notes`` are what the configuration says and nobody uses.
+    """
     import structlog
 
     structlog.configure(
@@ -34,6 +37,8 @@ def show_debug_lines(values: dict[str, Value]) -> None:
     logger.debug(f"Run Root: {values['run']}")
     logger.debug(f"Driver Name: {values['storage_driver']}")
     logger.debug(f"Driver Options: [{' '.join(options)}]")
+    for note in notes:
+        logger.debug(note)
 
 
 def _render(_logger: object, level: str, event: MutableMapping[str, Any]) -> str:

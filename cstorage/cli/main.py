@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from cstorage.cli.command import Command
     from cstorage.cli.goflags import Flag, Outcome, Value
+    from cstorage.config import StoreOptions
     from cstorage.store.store import Store
 
 PROGRAM = "cstorage"
@@ -96,7 +97,8 @@ class CommandLine:
         self.words = words[1:]
         self.program = ORIGINAL if os.path.basename(self.argv0) == ORIGINAL else PROGRAM
         self.out = out
-        self.configured = False
+        self.options: StoreOptions | None = None
+        """What the configuration says and no flag does; None if it was not read."""
 
     def run(self) -> int:
         """All steps; the exit status."""
@@ -118,8 +120,7 @@ class CommandLine:
         trouble: Exception | None = None
         if not defaults.given(values):
             try:
-                values = defaults.configured(values)
-                self.configured = True
+                values, self.options = defaults.configured(values)
             except (StorageError, OSError) as error:
                 trouble = error
         typed, *rest = first.rest
@@ -178,8 +179,8 @@ class CommandLine:
             if debug:
                 from cstorage.cli.log import show_debug_lines
 
-                show_debug_lines(values)
-            store = _open(values, f"{self.program} {typed}")
+                show_debug_lines(values, self.options.notes if self.options else ())
+            store = _open(values, f"{self.program} {typed}", self.options)
         except (StorageError, OSError) as error:
             self.out.line(f"error initializing: {describe(error)}")
             return FAILED
@@ -195,7 +196,7 @@ class CommandLine:
                     values=values,
                     store=store,
                     out=self.out,
-                    configured=self.configured,
+                    configured=self.options is not None,
                 )
             )
         except (BrokenPipeError, OutputRefused):
@@ -277,7 +278,7 @@ def _as_typed(argv0: str) -> str:
     return name if folder and folder in os.get_exec_path() else argv0
 
 
-def _open(values: dict[str, Value], program: str) -> Store:
+def _open(values: dict[str, Value], program: str, configured: StoreOptions | None) -> Store:
     from cstorage.store.opening import open_store
 
     options = values["storage_opt"]
@@ -293,6 +294,7 @@ def _open(values: dict[str, Value], program: str) -> Store:
         program=program,
         taking_over=bool(values.get("in_place")),
         projection=str(values.get("projection", "")),
+        options=configured,
     )
 
 

@@ -5,7 +5,7 @@ and from the container to the host with the new ones. An unmapped 0 stays 0, oth
 old maps do not know are errors; an owner that the new maps cannot express becomes the overflow ID.
 The root of the tree is not touched. Changing an owner clears setuid bits and
 ``security.capability``; both are restored. Hard links stay hard links even where a change of owner
-copies a file up in an overlay.
+copies a file up in an overlay, and directories keep the times that making them again would change.
 """
 
 from __future__ import annotations
@@ -80,10 +80,13 @@ class _Walk:
             current = pending.pop()
             directory = self._tree.open(current)
             try:
+                before = os.fstat(directory)
                 for name in treewalk.names(directory):
                     path = treewalk.joined(current, name)
                     if self._entry(directory, name, path):
                         pending.append(path)
+                if os.fstat(directory).st_mtime_ns != before.st_mtime_ns:
+                    os.utime(directory, ns=(before.st_atime_ns, before.st_mtime_ns))
             finally:
                 os.close(directory)
 

@@ -11,7 +11,8 @@ Terms, fixed once:
 * **prepared** — complete, but below a caller's work directory where nobody looks; **published** —
   in the home under its ID. There is nothing in between that a reader could meet.
 * **maps** — the ID maps of the files on disk. A driver that ``can_shift_ids`` stores host IDs
-  (empty maps) and applies maps when it mounts.
+  (empty maps) and applies maps when it mounts; for a layer that is mounted that way, ``maps`` are
+  ``ShiftedMaps``.
 
 Life cycle::
 
@@ -68,6 +69,16 @@ ID_BYTES_MAX = 200
 
 NO_MAPS = IDMaps()
 """Host IDs."""
+
+
+class ShiftedMaps(IDMaps):
+    """Maps that mounts apply, as opposed to those that a layer's files were changed to.
+
+    Only what was written through such a mount, the layer's own content, has owners of the maps on
+    disk; the layers below have host IDs.
+    """
+
+    __slots__ = ()
 
 
 class DriverOptions(NamedTuple):
@@ -160,8 +171,13 @@ class PayloadReader(Protocol):
     def close(self) -> None: ...
 
 
-class GraphDriver(Protocol):
-    """One way to keep layers on disk and to assemble them. See the module for the life cycle."""
+class DriverReader(Protocol):
+    """The questions that a graph driver answers: nothing here changes a layer.
+
+    ``Store.graph_driver`` hands out this much. Layer IDs are exact, and a layer of which there is
+    no tree is a ``DriverError``; what the store recorded (names, maps, mount counts) is asked of
+    the store.
+    """
 
     name: str
     home: str
@@ -177,47 +193,8 @@ class GraphDriver(Protocol):
     def stages_content(self) -> bool:
         """Whether a finished directory can become a layer's content by renaming it."""
 
-    def prepare(self, plan: LayerPlan, work: StrPath, parent: Prepared | None = None) -> Prepared:
-        """Build the layer below ``work`` (an existing directory of the home's file system).
-
-        Touches nothing published. ``parent`` stands for ``plan.parent`` while that is itself still
-        unpublished; publish it first. Raises ``DriverError`` if the parent does not exist.
-        """
-
-    def apply(
-        self,
-        prepared: Prepared,
-        source: ByteSource,
-        options: ApplyOptions | None = None,
-        *,
-        recipe: BinaryIO | None = None,
-        manifest: BinaryIO | None = None,
-    ) -> DiffSummary:
-        """Fill it from an archive.
-
-        Whiteouts, maps, chown errors and mask of ``options`` are the driver's and are overwritten.
-        """
-
-    def make_durable(self, prepared: Prepared) -> None:
-        """Return when its content and directories are on disk. Slow; call it without the lock."""
-
-    def publish(self, prepared: Prepared) -> None:
-        """Rename it into place and sync the directories. Quick; closes nothing."""
-
-    def withdraw(self, layer_id: str, trash: StrPath) -> bool:
-        """Unmount and move every trace of the layer into ``trash``; True if there was any."""
-
-    def apply_to(
-        self,
-        layer_id: str,
-        source: ByteSource,
-        options: ApplyOptions | None = None,
-        *,
-        maps: IDMaps = NO_MAPS,
-        recipe: BinaryIO | None = None,
-        manifest: BinaryIO | None = None,
-    ) -> DiffSummary:
-        """Apply an archive onto a published layer."""
+    def disk_maps(self, maps: IDMaps, /) -> IDMaps:
+        """What ``maps`` of a layer mean for the owners that its own files have on disk."""
 
     def exists(self, layer_id: str) -> bool:
         """Whether the layer's tree is in the home, the image home or an additional home."""
@@ -231,11 +208,14 @@ class GraphDriver(Protocol):
     def content_root(self, layer_id: str) -> str:
         """Path of the content root of a layer in the home or image home, "" if it is in neither."""
 
-    def mount(self, layer_id: str, options: MountOptions = PLAIN_MOUNT) -> Path:
-        """Make the layer's tree available and return where. No reference counting."""
+    def linked_entry(self, layer_id: str) -> str:
+        """The entry of an additional layer store that has the layer's content, "" if none has.
 
-    def unmount(self, layer_id: str) -> None:
-        """Undo ``mount``; nothing happens if it is not mounted."""
+        Such a layer can be read and mounted like any other, and not be written to.
+        """
+
+    def damage(self, layer_id: str, parent: str, /) -> list[str]:
+        """What is wrong with the driver's own files of a layer that rests on ``parent``."""
 
     def is_mounted(self, layer_id: str) -> bool:
         """What the kernel says, not what was recorded."""
@@ -279,6 +259,74 @@ class GraphDriver(Protocol):
 
     def status(self) -> list[tuple[str, str]]:
         """Rows that ``status`` prints after "Driver Options". May probe."""
+
+    def metadata(self, layer_id: str) -> dict[str, str]:
+        """Where the parts of a layer are, by the names that container engines show.
+
+        overlay: ``UpperDir``, ``WorkDir``, ``MergedDir``, and ``LowerDir`` (joined with colons) if
+        there is a layer below; drivers without such parts have none.
+        """
+
+
+class GraphDriver(DriverReader, Protocol):
+    """One way to keep layers on disk and to assemble them. See the module for the life cycle."""
+
+    def prepare(self, plan: LayerPlan, work: StrPath, parent: Prepared | None = None) -> Prepared:
+        """Build the layer below ``work`` (an existing directory of the home's file system).
+
+        Touches nothing published. ``parent`` stands for ``plan.parent`` while that is itself still
+        unpublished; publish it first. Raises ``DriverError`` if the parent does not exist.
+        """
+
+    def apply(
+        self,
+        prepared: Prepared,
+        source: ByteSource,
+        options: ApplyOptions | None = None,
+        *,
+        recipe: BinaryIO | None = None,
+        manifest: BinaryIO | None = None,
+    ) -> DiffSummary:
+        """Fill it from an archive.
+
+        Whiteouts, maps, chown errors and mask of ``options`` are the driver's and are overwritten.
+        """
+
+    def link(self, prepared: Prepared, entry: StrPath) -> None:
+        """Instead of ``apply``: its content is the tree ``<entry>/diff`` of somebody else.
+
+        Raises ``NotSupported`` unless the driver can do that, ``DriverError`` if there is none.
+        """
+
+    def make_durable(self, prepared: Prepared) -> None:
+        """Return when its content and directories are on disk. Slow; call it without the lock."""
+
+    def publish(self, prepared: Prepared) -> None:
+        """Rename it into place and sync the directories. Quick; closes nothing."""
+
+    def withdraw(self, layer_id: str, trash: StrPath) -> bool:
+        """Unmount and move every trace of the layer into ``trash``; True if there was any."""
+
+    def apply_to(
+        self,
+        layer_id: str,
+        source: ByteSource,
+        options: ApplyOptions | None = None,
+        *,
+        maps: IDMaps = NO_MAPS,
+        recipe: BinaryIO | None = None,
+        manifest: BinaryIO | None = None,
+    ) -> DiffSummary:
+        """Apply an archive onto a published layer."""
+
+    def mount(self, layer_id: str, options: MountOptions = PLAIN_MOUNT) -> Path:
+        """Make the layer's tree available and return where. No reference counting."""
+
+    def unmount(self, layer_id: str) -> None:
+        """Undo ``mount``; nothing happens if it is not mounted."""
+
+    def mend(self, layer_id: str, parent: str, /) -> None:
+        """Put right what ``damage`` finds, as far as that is possible."""
 
     def cleanup(self) -> None:
         """Release the driver's own mounts (shutdown)."""

@@ -4,7 +4,8 @@ Rules of the layout (drivers-and-formats §1.2): ``<home>/<id>/{diff,link,lower,
 and ``<home>/l/<LINK>`` → ``../<id>/diff``. ``link`` holds the short name; ``lower`` the short names
 of the whole chain below, direct parent first, as ``l/<LINK>`` joined by ``:``; neither ends in a
 newline. ``diff1``, ``diff2`` … are older contents that an ID-map update rotated away; they belong
-directly below ``diff``.
+directly below ``diff``. Where ``diff`` is a symbolic link to the tree of an entry of an additional
+layer store, ``additionallayer`` has the path of the entry.
 
 Nothing read here is trusted: short names, ``lower`` entries and link targets must have exactly
 their form, or they could lead out of the store (§9.1).
@@ -27,6 +28,8 @@ _ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
 
 NOT_LAYERS = frozenset((LINKS, "staging", "tempdirs"))
 """Directories of a home that are not layers."""
+
+ENTRY_FILE = "additionallayer"
 
 SCRATCH = ".probe-"
 """How scratch directories of probes begin."""
@@ -99,6 +102,19 @@ def lower_names(path: str) -> tuple[str, ...]:
             raise DriverError(f"{path}/lower: {entry[:60]!r} is not of the form l/NAME")
         names.append(name)
     return tuple(names)
+
+
+def linked_entry(path: str) -> str:
+    """The entry that the content of the layer at ``path`` is in, "" for an ordinary layer."""
+    return (read_small(f"{path}/{ENTRY_FILE}") or "") if os.path.islink(f"{path}/diff") else ""
+
+
+def release_entry(entry: str) -> None:
+    """Tell an additional layer store that an entry of it is not needed any more (§3.12)."""
+    try:
+        os.rmdir(entry)
+    except OSError:
+        pass  # the answer of a store that counts, and of one that does not
 
 
 def contents(path: str) -> list[str]:
@@ -188,23 +204,38 @@ def make_link(home: str, name: str, layer_id: str) -> None:
     target = f"../{layer_id}/diff"
     path = f"{home}/{LINKS}/{name}"
     try:
-        os.symlink(target, path)
+        try:
+            os.symlink(target, path)
+        except FileNotFoundError:
+            os.mkdir(f"{home}/{LINKS}", 0o755)
+            os.symlink(target, path)
     except FileExistsError:
         if os.readlink(path) != target:
             raise DriverError(f"{path} already leads to {os.readlink(path)}") from None
+
+
+def links_to(home: str, layer_id: str) -> list[str]:
+    """Short names that lead to a layer, sorted."""
+    target = f"../{layer_id}/diff"
+    found = []
+    try:
+        names = os.listdir(f"{home}/{LINKS}")
+    except FileNotFoundError:
+        return []
+    for name in names:
+        try:
+            if os.readlink(f"{home}/{LINKS}/{name}") == target:
+                found.append(name)
+        except OSError:
+            continue
+    return sorted(found)
 
 
 def remove_links(home: str, layer_id: str, name: str | None) -> bool:
     """Remove the short name of a layer; without a name, look for links that lead to the layer."""
     target = f"../{layer_id}/diff"
     folder = f"{home}/{LINKS}"
-    if name is not None:
-        names = [name]
-    else:
-        try:
-            names = os.listdir(folder)
-        except FileNotFoundError:
-            return False
+    names = [name] if name is not None else links_to(home, layer_id)
     removed = False
     for candidate in names:
         path = f"{folder}/{candidate}"

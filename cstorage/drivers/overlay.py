@@ -19,30 +19,32 @@ import os
 import stat
 from contextlib import contextmanager
 
-from cstorage.drivers import layout, naive, overlay_options, publication
+from cstorage.drivers import layout, overlay_options, publication
 from cstorage.drivers.contract import (
     NO_MAPS,
     PLAIN_MOUNT,
     DriverOptions,
     LayerPlan,
     MountOptions,
-    PayloadReader,
     Prepared,
+    ShiftedMaps,
     StrPath,
     checked_id,
 )
+from cstorage.drivers.trees import TreeDriver
 from cstorage.errors import DriverError
-from journal.plain import TYPE_CHECKING, BinaryIO
+from cstorage.model import IDMapEntry, IDMaps
+from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from cstorage.archive.apply import ApplyOptions
-    from cstorage.archive.compression import ByteSink, ByteSource
+    from cstorage.archive.compression import ByteSink
     from cstorage.drivers.mountapi import OverlayMount
     from cstorage.drivers.probe import Probe
-    from cstorage.model import Change, DiffSummary, IDMaps
+    from cstorage.model import Change
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _BASE_MODE = 0o555
@@ -50,7 +52,7 @@ _VIEW = "view-"
 _OVERRIDE = "user.containers.override_stat"
 
 
-class OverlayDriver:
+class OverlayDriver(TreeDriver):
     """See the module."""
 
     name = "overlay"
@@ -227,45 +229,11 @@ class OverlayDriver:
         owners = Owners(plan.parent_maps, plan.maps)
         rotate(path, self.homes.chain(path), owners, data)
 
-    def apply(
-        self,
-        prepared: Prepared,
-        source: ByteSource,
-        options: ApplyOptions | None = None,
-        *,
-        recipe: BinaryIO | None = None,
-        manifest: BinaryIO | None = None,
-    ) -> DiffSummary:
-        from cstorage.archive.apply import apply_layer
-
-        prepared.filled = True
-        chosen = self._apply_options(options, prepared.plan.maps)
-        return apply_layer(source, prepared.root_fd, chosen, recipe=recipe, manifest=manifest)
-
-    def apply_to(
-        self,
-        layer_id: str,
-        source: ByteSource,
-        options: ApplyOptions | None = None,
-        *,
-        maps: IDMaps = NO_MAPS,
-        recipe: BinaryIO | None = None,
-        manifest: BinaryIO | None = None,
-    ) -> DiffSummary:
-        from cstorage.archive.apply import apply_layer
-
-        root = os.open(self._own_layer(layer_id).diff, _DIRECTORY | os.O_NOFOLLOW)
-        try:
-            chosen = self._apply_options(options, maps)
-            return apply_layer(source, root, chosen, recipe=recipe, manifest=manifest)
-        finally:
-            os.close(root)
-
-    def _apply_options(self, options: ApplyOptions | None, maps: IDMaps) -> ApplyOptions:
+    def apply_options(self, given: ApplyOptions | None, maps: IDMaps) -> ApplyOptions:
         from cstorage.archive.apply import ApplyOptions
         from cstorage.archive.whiteouts import WhiteoutFormat
 
-        base = options or ApplyOptions(WhiteoutFormat.OVERLAY)
+        base = given or ApplyOptions(WhiteoutFormat.OVERLAY)
         return base._replace(
             whiteouts=WhiteoutFormat.OVERLAY,
             maps=maps,
@@ -274,11 +242,30 @@ class OverlayDriver:
             in_userns=self.probe.rootless,
         )
 
+    def link(self, prepared: Prepared, entry: StrPath) -> None:
+        target = f"{os.path.abspath(entry)}/diff"
+        descriptor = -1
+        try:
+            descriptor = os.open(target, _DIRECTORY)
+            os.rmdir(f"{prepared.path}/diff")
+            os.symlink(target, f"{prepared.path}/diff")
+        except OSError as error:
+            if descriptor >= 0:
+                os.close(descriptor)
+            raise DriverError(f"{target}: {(error.strerror or str(error)).lower()}") from None
+        _write(f"{prepared.path}/{layout.ENTRY_FILE}", os.path.abspath(entry))
+        prepared.close()
+        prepared.root_fd = descriptor
+
+    def linked_entry(self, layer_id: str) -> str:
+        layer = self.homes.find(layer_id)
+        return layout.linked_entry(layer.path) if layer is not None else ""
+
     def make_durable(self, prepared: Prepared) -> None:
         if prepared.filled:
             publication.sync_content(prepared)
             return
-        for name in ("link", "lower"):
+        for name in ("link", "lower", layout.ENTRY_FILE):
             path = f"{prepared.path}/{name}"
             if os.path.exists(path):
                 publication.sync_file(path)
@@ -309,6 +296,8 @@ class OverlayDriver:
             there = os.path.lexists(path)
             if there:
                 self._release(path)
+                if entry := layout.linked_entry(path):
+                    layout.release_entry(entry)
             name = layout.read_small(f"{path}/link") if there else None
             if name is not None and not layout.valid_link_name(name):
                 name = None
@@ -334,7 +323,29 @@ class OverlayDriver:
         found = self.homes.get(layer_id)
         if not found.own:
             raise DriverError(f"layer {layer_id} is in the read-only store {found.home}")
+        if entry := layout.linked_entry(found.path):
+            raise DriverError(
+                f"the content of layer {layer_id} is in the additional layer store at {entry}",
+                hint="make a layer on top of it, and change that",
+            )
         return found
+
+    def own_content(self, layer_id: str) -> str:
+        return self._own_layer(layer_id).diff
+
+    def content_directories(self, layer_id: str) -> list[str]:
+        layer = self.homes.get(layer_id)
+        return [layer.diff, *self.homes.chain(layer.path)]
+
+    def metadata(self, layer_id: str) -> dict[str, str]:
+        layer = self.homes.get(layer_id)
+        found = {
+            "UpperDir": layer.diff,
+            "WorkDir": f"{layer.path}/work",
+            "MergedDir": self.mount_point(layer),
+        }
+        lowers = self.homes.chain(layer.path)
+        return found | ({"LowerDir": ":".join(lowers)} if lowers else {})
 
     # -- mounting --------------------------------------------------------------------------------
 
@@ -375,35 +386,64 @@ class OverlayDriver:
         layer = self.homes.find(layer_id)
         return layer is not None and is_mount_point(self.mount_point(layer))
 
+    def disk_maps(self, maps: IDMaps) -> IDMaps:
+        """A mount program stores host IDs whatever it shows; the kernel stores what it shows.
+
+        What the host's root put into a mount has its ID then, which no map has to know.
+        """
+        if not isinstance(maps, ShiftedMaps):
+            return maps
+        if self.mount_program:
+            return NO_MAPS
+        root = IDMapEntry(0, 0, 1)
+        return IDMaps(maps.uids and (*maps.uids, root), maps.gids and (*maps.gids, root))
+
     @contextmanager
-    def view(self, layer_id: str) -> Iterator[int]:
-        """A descriptor of the merged tree of a layer, for reading, with the owners on disk."""
+    def view(self, layer_id: str, maps: IDMaps = NO_MAPS) -> Iterator[int]:
+        """A descriptor of the merged tree of a layer, for reading, with its owners on disk.
+
+        Of a layer with ``ShiftedMaps`` the layers below are shown as its mounts show them.
+        """
         from cstorage.drivers.mountapi import is_mount_point
         from cstorage.drivers.overlay_mount import is_shifted
 
         layer = self.homes.get(layer_id)
         point = self.mount_point(layer)
-        as_it_is = is_mount_point(point) and not is_shifted(point)
-        tree = os.open(point, _DIRECTORY) if as_it_is else self._view(layer)
+        shifted = isinstance(maps, ShiftedMaps)
+        as_it_is = is_mount_point(point) and (
+            not shifted if self.mount_program else is_shifted(point) == shifted
+        )
+        if as_it_is:
+            tree = os.open(point, _DIRECTORY)
+        else:
+            tree = self._view(layer, maps if shifted and not self.mount_program else None)
         try:
             yield tree
         finally:
             os.close(tree)
 
-    def _view(self, layer: layout.LayerDir) -> int:
+    def _view(self, layer: layout.LayerDir, maps: IDMaps | None) -> int:
         from cstorage.drivers.mountapi import overlay_view
-        from cstorage.drivers.overlay_mount import assemble, mount_options
+        from cstorage.drivers.overlay_mount import assemble, lowers_shown, mount_options
 
         # Content written with metacopy or redirects can only be read with the same options.
         flags, data = mount_options(self, PLAIN_MOUNT)
-        mount: OverlayMount = assemble(self, layer, read_only=True, data=data, flags=flags)
         scratch = f"{self.run_home}/{_VIEW}{os.getpid()}-{os.urandom(4).hex()}"
-        if self.mount_program:
-            from cstorage.drivers import fuse
-            from cstorage.drivers.mountapi import overlay_data
+        mapped = f"{scratch}-mapped"
+        try:
+            with lowers_shown(self, layer, maps, mapped) as lowers:
+                mount: OverlayMount = assemble(
+                    self, layer, read_only=True, lowers=lowers, data=data, flags=flags
+                )
+                if self.mount_program:
+                    from cstorage.drivers import fuse
+                    from cstorage.drivers.mountapi import overlay_data
 
-            return fuse.view(self.mount_program, self.home, overlay_data(mount), scratch)
-        return overlay_view(mount, scratch)
+                    return fuse.view(self.mount_program, self.home, overlay_data(mount), scratch)
+                return overlay_view(mount, scratch)
+        finally:
+            if maps is not None:
+                _detach_below(mapped)
 
     # -- differences -----------------------------------------------------------------------------
 
@@ -431,15 +471,6 @@ class OverlayDriver:
             for descriptor in opened:
                 os.close(descriptor)
 
-    @contextmanager
-    def _views(self, layer_id: str, parent: str) -> Iterator[tuple[int | None, int]]:
-        with self.view(layer_id) as new:
-            if not parent:
-                yield None, new
-                return
-            with self.view(parent) as old:
-                yield old, new
-
     def changes(
         self,
         layer_id: str,
@@ -454,8 +485,7 @@ class OverlayDriver:
 
             with self._trees(layer) as (upper, lowers):
                 return overlay_changes(upper, lowers)
-        with self._views(layer_id, parent) as (old, new):
-            return naive.changes(old, new, maps, parent_maps)
+        return super().changes(layer_id, parent, maps=maps, parent_maps=parent_maps)
 
     def diff_size(
         self,
@@ -471,8 +501,7 @@ class OverlayDriver:
 
             with self._trees(layer) as (upper, _):
                 return tree_size(upper)
-        with self._views(layer_id, parent) as (old, new):
-            return naive.size(old, new, maps, parent_maps)
+        return super().diff_size(layer_id, parent, maps=maps, parent_maps=parent_maps)
 
     def write_diff(
         self,
@@ -488,25 +517,47 @@ class OverlayDriver:
             from cstorage.archive.produce import write_overlay_diff
 
             with self._trees(layer) as (upper, lowers):
-                write_overlay_diff(upper, lowers, sink, maps=maps)
+                write_overlay_diff(upper, lowers, sink, maps=self.disk_maps(maps))
             return
-        with self._views(layer_id, parent) as (old, new):
-            naive.write(old, new, sink, maps, parent_maps)
+        super().write_diff(layer_id, parent, sink, maps=maps, parent_maps=parent_maps)
 
-    # -- payloads --------------------------------------------------------------------------------
+    # -- damage ----------------------------------------------------------------------------------
 
-    def payloads(self, layer_id: str) -> PayloadReader:
-        from cstorage.drivers.payload import Payloads
-
-        layer = self.homes.get(layer_id)
-        return Payloads([layer.diff, *self.homes.chain(layer.path)])
-
-    def open_payload(self, layer_id: str, name: bytes) -> int:
-        reader = self.payloads(layer_id)
+    def damage(self, layer_id: str, parent: str, /) -> list[str]:
+        layer = self.homes.find(layer_id)
+        if layer is None or not layer.own:
+            return []  # the mount says so
+        found = []
         try:
-            return reader(name)
-        finally:
-            reader.close()
+            if layout.link_name(layer.path) is None:
+                found.append(f"{layer.path}/link: no such file or directory")
+            if parent and not layout.lower_names(layer.path):
+                found.append(f"{layer.path}/lower: no such file or directory")
+        except DriverError as error:
+            found.append(str(error))
+        return found
+
+    def mend(self, layer_id: str, parent: str, /) -> None:
+        if not self.damage(layer_id, parent):
+            return
+        layer = self._own_layer(layer_id)
+        try:
+            name = layout.link_name(layer.path)
+        except DriverError:
+            name = None
+        if name is None:
+            name = next(iter(layout.links_to(layer.home, layer_id)), layout.new_link_name())
+            _replace(f"{layer.path}/link", name)
+        layout.make_link(layer.home, name, layer_id)
+        try:
+            whole = not parent or bool(layout.lower_names(layer.path))
+        except DriverError:
+            whole = False
+        if not whole:
+            below = self.homes.get(parent).path
+            links = (layout.link_name(below), *layout.lower_names(below))
+            _replace(f"{layer.path}/lower", ":".join(f"{layout.LINKS}/{x}" for x in links if x))
+        publication.sync_directory(layer.path)
 
     # -- the store's questions -------------------------------------------------------------------
 
@@ -533,7 +584,7 @@ class OverlayDriver:
             owner = name.removeprefix(_VIEW).partition("-")[0]
             if name.startswith(_VIEW) and not os.path.exists(f"/proc/{owner}"):
                 detach(f"{self.run_home}/{name}")
-                os.rmdir(f"{self.run_home}/{name}")
+                _detach_below(f"{self.run_home}/{name}")
 
     def replace_content(self, layer_id: str, content: StrPath) -> None:
         """Exchange the layer's content with a finished directory of the same file system.
@@ -548,6 +599,20 @@ class OverlayDriver:
         publication.sync_directory(layer.path)
 
 
+def _detach_below(path: str) -> None:
+    """Detach what is mounted on the directories in ``path``, and remove them and it."""
+    from cstorage.drivers.mountapi import detach
+
+    try:
+        names = os.listdir(path)
+    except FileNotFoundError:
+        return
+    for name in names:
+        detach(f"{path}/{name}")
+        os.rmdir(f"{path}/{name}")
+    os.rmdir(path)
+
+
 def _truth(value: bool) -> str:
     return "true" if value else "false"
 
@@ -555,6 +620,17 @@ def _truth(value: bool) -> str:
 def _own(path: str, owner: tuple[int, int]) -> None:
     if owner != (os.geteuid(), os.getegid()):
         os.chown(path, *owner)
+
+
+def _replace(path: str, text: str) -> None:
+    draft = f"{path}.new"
+    try:
+        os.unlink(draft)
+    except FileNotFoundError:
+        pass
+    _write(draft, text)
+    publication.sync_file(draft)
+    os.rename(draft, path)
 
 
 def _write(path: str, text: str) -> None:

@@ -97,7 +97,8 @@ def mount_layer(driver: OverlayDriver, layer: layout.LayerDir, options: MountOpt
     if is_mount_point(point):
         return point
     flags, data = mount_options(driver, options)
-    read_only = options.read_only or flags.read_only or not layer.own
+    fixed = not layer.own or bool(layout.linked_entry(layer.path))
+    read_only = options.read_only or flags.read_only or fixed
     os.makedirs(point, mode=0o700, exist_ok=True)
     if options.volatile and not read_only and driver.probe.volatile:
         _forget_volatile(layer.path)
@@ -107,7 +108,7 @@ def mount_layer(driver: OverlayDriver, layer: layout.LayerDir, options: MountOpt
     shifted = bool(options.maps) and options.maps != options.layer_maps
     if shifted:
         _check_shift(driver, layer, options)
-        if not read_only:
+        if not read_only and not driver.mount_program:
             os.chown(layer.diff, *root_pair(options.maps))
     program = driver.mount_program
     if program:
@@ -121,7 +122,8 @@ def mount_layer(driver: OverlayDriver, layer: layout.LayerDir, options: MountOpt
         remember_mount_program(driver.home)
         fuse.mount(program, driver.home, text, os.path.abspath(point))
         return point
-    with _lowers(driver, layer, options.maps if shifted else None) as lowers:
+    place = f"{layer.path if layer.own else os.path.dirname(point)}/mapped"
+    with lowers_shown(driver, layer, options.maps if shifted else None, place) as lowers:
         mount = assemble(
             driver,
             layer,
@@ -150,13 +152,14 @@ def _check_shift(driver: OverlayDriver, layer: layout.LayerDir, options: MountOp
 
 
 @contextmanager
-def _lowers(
-    driver: OverlayDriver, layer: layout.LayerDir, maps: IDMaps | None
+def lowers_shown(
+    driver: OverlayDriver, layer: layout.LayerDir, maps: IDMaps | None, place: str
 ) -> Iterator[list[str]]:
     """The lower directories, through temporary ID-mapped mounts of their homes if maps are given.
 
-    One mount of a home shows all layers in it. Contents that the layer rotated away are its own and
-    have their final owners already.
+    They are attached in the folder ``place``; one mount of a home shows all layers in it. Contents
+    that the layer rotated away are its own and have their final owners already. What is
+    linked to an additional layer store is elsewhere and has a mount of its own.
     """
     lowers = lower_directories(driver, layer)
     if maps is None:
@@ -165,14 +168,18 @@ def _lowers(
     from cstorage.drivers.idmapped import mapped_directories
 
     homes = [home for home, _ in driver.homes.all if any(p.startswith(f"{home}/") for p in lowers)]
-    place = f"{layer.path if layer.own else os.path.dirname(driver.mount_point(layer))}/mapped"
-    with mapped_directories(homes, place, maps) as mapped:
+    linked = [path for path in lowers if os.path.islink(path)]
+    targets = [os.path.realpath(path) for path in linked]
+    with mapped_directories([*homes, *targets], place, maps) as mapped:
         moved = []
         for path in lowers:
+            if path in linked:
+                moved.append(mapped[len(homes) + linked.index(path)])
+                continue
             if path.startswith(f"{layer.path}/diff"):
                 moved.append(path)
                 continue
-            for home, target in zip(homes, mapped, strict=True):
+            for home, target in zip(homes, mapped, strict=False):
                 if path.startswith(f"{home}/"):
                     moved.append(target + path[len(home) :])
                     break

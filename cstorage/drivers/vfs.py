@@ -10,35 +10,34 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager
 
-from cstorage.drivers import naive, options, publication
+from cstorage.drivers import options, publication
 from cstorage.drivers.contract import (
     NO_MAPS,
     PLAIN_MOUNT,
     DriverOptions,
     LayerPlan,
     MountOptions,
-    PayloadReader,
     Prepared,
     StrPath,
     checked_id,
 )
+from cstorage.drivers.trees import TreeDriver
 from cstorage.errors import DriverError
-from journal.plain import TYPE_CHECKING, BinaryIO
+from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from cstorage.archive.apply import ApplyOptions
-    from cstorage.archive.compression import ByteSink, ByteSource
     from cstorage.drivers.chown import Owners
-    from cstorage.model import Change, DiffSummary, IDMaps
+    from cstorage.model import IDMaps
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _BASE_MODE = 0o555
 
 
-class VfsDriver:
+class VfsDriver(TreeDriver):
     """See the module."""
 
     name = "vfs"
@@ -137,44 +136,7 @@ class VfsDriver:
         root_pair(plan.maps)  # a map that cannot express the container's root is an error
         return Owners(plan.parent_maps, plan.maps)
 
-    def apply(
-        self,
-        prepared: Prepared,
-        source: ByteSource,
-        options: ApplyOptions | None = None,
-        *,
-        recipe: BinaryIO | None = None,
-        manifest: BinaryIO | None = None,
-    ) -> DiffSummary:
-        from cstorage.archive.apply import apply_layer
-
-        prepared.filled = True
-        chosen = self._apply_options(options, prepared.plan.maps)
-        return apply_layer(source, prepared.root_fd, chosen, recipe=recipe, manifest=manifest)
-
-    def apply_to(
-        self,
-        layer_id: str,
-        source: ByteSource,
-        options: ApplyOptions | None = None,
-        *,
-        maps: IDMaps = NO_MAPS,
-        recipe: BinaryIO | None = None,
-        manifest: BinaryIO | None = None,
-    ) -> DiffSummary:
-        from cstorage.archive.apply import apply_layer
-
-        path = self._path(layer_id)
-        if not any(path.startswith(f"{home}/{self.folder}/") for home in self._own):
-            raise DriverError(f"layer {layer_id} is in a read-only store")
-        root = os.open(path, _DIRECTORY | os.O_NOFOLLOW)
-        try:
-            chosen = self._apply_options(options, maps)
-            return apply_layer(source, root, chosen, recipe=recipe, manifest=manifest)
-        finally:
-            os.close(root)
-
-    def _apply_options(self, given: ApplyOptions | None, maps: IDMaps) -> ApplyOptions:
+    def apply_options(self, given: ApplyOptions | None, maps: IDMaps) -> ApplyOptions:
         from cstorage.archive.apply import ApplyOptions
         from cstorage.archive.whiteouts import WhiteoutFormat
         from cstorage.config import here
@@ -249,7 +211,19 @@ class VfsDriver:
 
     def content_root(self, layer_id: str) -> str:
         path = self._find(layer_id) or ""
-        return path if any(path.startswith(f"{home}/{self.folder}/") for home in self._own) else ""
+        return path if self._is_own(path) else ""
+
+    def own_content(self, layer_id: str) -> str:
+        path = self._path(layer_id)
+        if not self._is_own(path):
+            raise DriverError(f"layer {layer_id} is in a read-only store")
+        return path
+
+    def _is_own(self, path: str) -> bool:
+        return any(path.startswith(f"{home}/{self.folder}/") for home in self._own)
+
+    def content_directories(self, layer_id: str) -> list[str]:
+        return [self._path(layer_id)]
 
     def mount(self, layer_id: str, options: MountOptions = PLAIN_MOUNT) -> Path:
         from pathlib import Path
@@ -266,75 +240,20 @@ class VfsDriver:
     def is_mounted(self, layer_id: str) -> bool:
         return self.exists(layer_id)
 
-    # -- differences -----------------------------------------------------------------------------
-
     @contextmanager
-    def view(self, layer_id: str) -> Iterator[int]:
-        """A descriptor of the tree of a layer, for reading."""
+    def view(self, layer_id: str, maps: IDMaps = NO_MAPS) -> Iterator[int]:
+        del maps  # the files are what they are: nothing is mounted
         tree = os.open(self._path(layer_id), _DIRECTORY | os.O_NOFOLLOW)
         try:
             yield tree
         finally:
             os.close(tree)
 
-    @contextmanager
-    def _views(self, layer_id: str, parent: str) -> Iterator[tuple[int | None, int]]:
-        with self.view(layer_id) as new:
-            if not parent:
-                yield None, new
-                return
-            with self.view(parent) as old:
-                yield old, new
-
-    def changes(
-        self,
-        layer_id: str,
-        parent: str = "",
-        *,
-        maps: IDMaps = NO_MAPS,
-        parent_maps: IDMaps = NO_MAPS,
-    ) -> list[Change]:
-        with self._views(layer_id, parent) as (old, new):
-            return naive.changes(old, new, maps, parent_maps)
-
-    def diff_size(
-        self,
-        layer_id: str,
-        parent: str = "",
-        *,
-        maps: IDMaps = NO_MAPS,
-        parent_maps: IDMaps = NO_MAPS,
-    ) -> int:
-        with self._views(layer_id, parent) as (old, new):
-            return naive.size(old, new, maps, parent_maps)
-
-    def write_diff(
-        self,
-        layer_id: str,
-        parent: str,
-        sink: ByteSink,
-        *,
-        maps: IDMaps = NO_MAPS,
-        parent_maps: IDMaps = NO_MAPS,
-    ) -> None:
-        with self._views(layer_id, parent) as (old, new):
-            naive.write(old, new, sink, maps, parent_maps)
-
-    # -- payloads --------------------------------------------------------------------------------
-
-    def payloads(self, layer_id: str) -> PayloadReader:
-        from cstorage.drivers.payload import Payloads
-
-        return Payloads([self._path(layer_id)])
-
-    def open_payload(self, layer_id: str, name: bytes) -> int:
-        reader = self.payloads(layer_id)
-        try:
-            return reader(name)
-        finally:
-            reader.close()
-
     # -- the store's questions -------------------------------------------------------------------
+
+    def metadata(self, layer_id: str) -> dict[str, str]:
+        self._path(layer_id)
+        return {}
 
     def status(self) -> list[tuple[str, str]]:
         return []

@@ -4,9 +4,11 @@ A store is a folder ``PATH/[<base64 of the image reference>/]<TOC digest>/{diff,
 by the overlay option ``additionallayerstore=PATH[:ref]`` (drivers-and-formats §3.12). ``info`` is a
 layer record of the original, ``blob`` the archive.
 
-A layer taken from one is filled from the blob, whose digest must be the recorded one, and is an
-ordinary layer from then on: recorded, durable, independent of the folder. (The original links to
-the folder and forgets the record with the process, quirk Q-09.)
+A layer taken from one is linked: its tree is the entry's ``diff``, its archive the entry's
+``blob``, its digests and sizes are what ``info`` says. Nothing is copied, and the entry has to
+stay. Or it is copied: filled from the blob, whose digest must be the recorded one, and independent
+of the entry from then on. Both are recorded like other layers. (The original links, and forgets the
+record with the process: quirk Q-09.)
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ import base64
 from collections.abc import Sequence
 from pathlib import Path
 
-from cstorage.errors import LayerUnknown, StorageError
+from cstorage.drivers import layout
+from cstorage.errors import ContentChanged, LayerUnknown, StorageError
 from cstorage.interop import records
 from cstorage.model import Digest, Layer
 from cstorage.store import layers
@@ -23,8 +26,10 @@ from cstorage.store.lookup import go_quote
 from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from cstorage.archive.compression import ByteSink
     from cstorage.store.core import Core
 
+_PIECE = 1 << 20
 _PARTS = ("diff", "info", "blob")
 
 
@@ -62,13 +67,15 @@ class AdditionalLayer:
         """Bytes of the blob as recorded, or as it is."""
         return self._info.diff.compressed_size or (self._folder / "blob").stat().st_size
 
-    def put_as(self, id: str = "", parent: str = "", names: Sequence[str] = ()) -> Layer:
-        """Make it a layer of the store.
+    def put_as(
+        self, id: str = "", parent: str = "", names: Sequence[str] = (), *, copy: bool = False
+    ) -> Layer:
+        """Make it a layer of the store, linked to the entry unless ``copy``.
 
-        Raises ``LayerUnknown`` (parent), ``DuplicateID``, ``DuplicateName``, ``ArchiveError``,
-        ``StorageError`` if the blob is not what the store says it is.
+        Raises ``LayerUnknown`` (parent), ``ParentIsContainer``, ``DuplicateID``, ``DuplicateName``,
+        ``DriverError``; when it is copied ``ArchiveError``, also if the blob is not what the entry
+        says it is.
         """
-        expected = self._info.diff.uncompressed_digest
         request = layers.LayerRequest(
             id=id,
             parent=parent,
@@ -76,17 +83,26 @@ class AdditionalLayer:
             writable=False,
             flags=self._info.flags,
         )
+        if not copy:
+            diff = self._info.diff._replace(
+                toc_digest=self.toc_digest,
+                uncompressed_size=self._info.diff.uncompressed_size or -1,  # 0 is left out of JSON
+                recipe="",
+                manifest="",
+            )
+            return layers.create_linked(self._core, request, self._folder, diff)
         with (self._folder / "blob").open("rb") as blob:
             return layers.create(
-                self._core, request, blob, toc_digest=self.toc_digest, expected=expected
+                self._core,
+                request,
+                blob,
+                toc_digest=self.toc_digest,
+                expected=self._info.diff.uncompressed_digest,
             )
 
     def release(self) -> None:
         """Tell the store that the entry is not needed any more."""
-        try:
-            self._folder.rmdir()
-        except OSError:
-            pass  # the answer of a store that counts, and of one that does not
+        layout.release_entry(str(self._folder))
 
     def _notify(self, name: str) -> None:
         try:
@@ -114,3 +130,25 @@ def find(core: Core, toc_digest: str, image: str = "") -> AdditionalLayer:
             except OSError as error:
                 raise StorageError(f"additional layer store {path}: {error}") from error
     raise LayerUnknown
+
+
+def write_blob(layer: Layer, entry: str, sink: ByteSink) -> None:
+    """Write the uncompressed archive of a linked layer.
+
+    Raises ``ContentChanged``, when all of it was written, if it is not the recorded one;
+    ``ArchiveError`` if the blob cannot be decoded.
+    """
+    import hashlib
+
+    from cstorage.archive.compression import Decompressor
+
+    recorded = layer.diff.uncompressed_digest
+    digest = hashlib.sha256()
+    with open(f"{entry}/blob", "rb") as blob:
+        archive = Decompressor(blob)
+        while piece := archive.read(_PIECE):
+            digest.update(piece)
+            sink.write(piece)
+    found = f"sha256:{digest.hexdigest()}"
+    if recorded and recorded != found:
+        raise ContentChanged(f"{entry}/blob has digest {found}, recorded was {recorded}")

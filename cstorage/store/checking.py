@@ -7,7 +7,6 @@ items that nothing healthy rests on. ``collect`` removes what no record owns.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import time
@@ -15,7 +14,7 @@ import time
 from cstorage import errors as err
 from cstorage.content import ContentDamaged
 from cstorage.model import Container, Image, Item, Kind, Layer
-from cstorage.store import bigdata, deletion, lookup
+from cstorage.store import bigdata, deletion, integrity, lookup
 from cstorage.store.lookup import go_quote
 from cstorage.store.workspace import Intent, Workspace, remove_tree
 from journal.plain import TYPE_CHECKING, NamedTuple, TypeVar
@@ -61,19 +60,6 @@ class Report(NamedTuple):
     @property
     def healthy(self) -> bool:
         return not any(self)
-
-
-class _Hasher:
-    """A sink that only counts and digests."""
-
-    def __init__(self) -> None:
-        self.sha256 = hashlib.sha256()
-        self.size = 0
-
-    def write(self, data: bytes) -> int:
-        self.sha256.update(data)
-        self.size += len(data)
-        return len(data)
 
 
 def _age_s(layer: Layer) -> float:
@@ -197,36 +183,28 @@ def _check_layer(
 ) -> Iterator[Exception]:
     if options.layer_data:
         yield from _blob_findings(core, layer, err.LayerDataMissing, err.LayerDataMissing)
+    broken = [] if layer.read_only else core.driver.damage(layer.id, layer.parent)
+    if broken and options.layer_mountable:
+        # The layer cannot be read as it was meant before this is put right.
+        yield from (err.LayerDirectoryDamaged(f"layer {layer.id}: {text}") for text in broken)
+        return
     whole = True
     if options.layer_digests and layer.diff.uncompressed_digest:
-        found = list(_check_digest(core, layer))
+        found = list(integrity.findings(core, layer))
         whole = not found
         yield from found
     if layer.read_only:
         return
+    if options.layer_data:
+        damaged = integrity.damaged_list(core, layer)
+        if damaged:
+            yield err.LayerFileListDamaged(f"layer {layer.id}: {damaged}")
     if options.layer_mountable:
-        yield from _check_mountable(core, state, layer)
+        unmountable = list(_check_mountable(core, state, layer))
+        whole = whole and not unmountable
+        yield from unmountable
     if options.layer_contents and whole and layer.diff.manifest:
         yield from _check_contents(core, state, layer)
-
-
-def _check_digest(core: Core, layer: Layer) -> Iterator[Exception]:
-    from cstorage.model import Compression
-    from cstorage.store import diffs
-
-    sink = _Hasher()
-    try:
-        diffs.write(core, layer.id, sink, compression=Compression.NONE)
-    except (err.StorageError, OSError) as error:
-        yield err.CheckError(f"layer {layer.id}: {error}")
-        return
-    if f"sha256:{sink.sha256.hexdigest()}" != layer.diff.uncompressed_digest:
-        yield err.LayerIncorrectContentDigest(f"layer {layer.id}")
-    if layer.diff.uncompressed_size not in (-1, sink.size):
-        yield err.LayerIncorrectContentSize(
-            f"layer {layer.id}: read {sink.size} bytes instead of "
-            f"{layer.diff.uncompressed_size} bytes"
-        )
 
 
 def _check_mountable(core: Core, state: State, layer: Layer) -> Iterator[Exception]:
@@ -250,8 +228,13 @@ def _check_mountable(core: Core, state: State, layer: Layer) -> Iterator[Excepti
 def _check_contents(core: Core, state: State, layer: Layer) -> Iterator[Exception]:
     from cstorage.store.contents import differences
 
-    for difference in differences(core, state, layer):
-        yield err.LayerContentModified(f"layer {layer.id}: {difference}")
+    try:
+        for difference in differences(core, state, layer):
+            yield err.LayerContentModified(f"layer {layer.id}: {difference}")
+    except (ContentDamaged, err.ArchiveError):
+        return  # a file list of the chain is damaged, which is a finding of the layer it is of
+    except (err.StorageError, OSError) as error:
+        yield err.CheckError(f"layer {layer.id}: {error}")
 
 
 def _check_containers(core: Core, state: State, options: CheckOptions, report: Report) -> None:
@@ -267,6 +250,8 @@ def _check_containers(core: Core, state: State, options: CheckOptions, report: R
         found += report.images.get(container.image, ())
         if container.image not in report.images:
             found += report.read_only_images.get(container.image, ())
+        # What ails its layer ails the container: repair has to start with it.
+        found += report.layers.get(container.layer, ())
         # The original does not notice this one (semantics §6.3, C4); an operator wants to know.
         if state.layer(container.layer) is None:
             found.append(err.LayerMissing(f"layer {container.layer}"))

@@ -16,9 +16,9 @@ from cstorage.model import Container, ContainerID, IDMaps, Image, ImageID, Kind,
 from cstorage.store import bigdata, diffs, layers, lookup, userns
 from cstorage.store.core import new_id
 from cstorage.store.lookup import go_quote
-from cstorage.store.mapping import MapOptions, check_overlaps, effective
+from cstorage.store.mapping import MapOptions, check_overlaps, effective, stored
 from cstorage.store.transient import run_mark
-from cstorage.store.variants import Copy, choose, stored
+from cstorage.store.variants import Copy, choose
 from cstorage.store.workspace import Intent
 from journal.plain import TYPE_CHECKING, Any, NamedTuple
 

@@ -14,8 +14,9 @@ import os
 import stat
 
 from cstorage.errors import LayerUnknown
-from cstorage.model import IDMap, Layer, LayerID
+from cstorage.model import IDMap, IDMaps, Layer, LayerID
 from cstorage.store import files
+from cstorage.store.mapping import of_files
 from journal.plain import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def _to_container(entries: IDMap, host: int) -> int:
     return host
 
 
-def _walk(root: bytes, prefix: bytes, layer: Layer) -> Iterator[tuple[bytes, Node]]:
+def _walk(root: bytes, prefix: bytes, maps: IDMaps) -> Iterator[tuple[bytes, Node]]:
     with os.scandir(os.path.join(root, prefix)) as found:
         entries = sorted(found, key=lambda e: e.name)
     for entry in entries:
@@ -77,14 +78,14 @@ def _walk(root: bytes, prefix: bytes, layer: Layer) -> Iterator[tuple[bytes, Nod
             Node(
                 kind,
                 stat.S_IMODE(info.st_mode),
-                _to_container(layer.maps.uids, info.st_uid),
-                _to_container(layer.maps.gids, info.st_gid),
+                _to_container(maps.uids, info.st_uid),
+                _to_container(maps.gids, info.st_gid),
                 info.st_size if kind == stat.S_IFREG else 0,
                 max(0, info.st_mtime_ns // 10**9),
             ),
         )
         if kind == stat.S_IFDIR:
-            yield from _walk(root, path, layer)
+            yield from _walk(root, path, maps)
 
 
 def changes(want: Node, have: Node, ignored: frozenset[str] = frozenset()) -> str:
@@ -133,10 +134,13 @@ def compare(
     except (files.FilesUnrecorded, LayerUnknown):
         return None
     want = _expected(core, chain)
-    options = MountOptions(label=layer.mount_label, read_only=True, layer_maps=layer.maps)
+    maps = of_files(core, state, layer)
+    options = MountOptions(
+        label=layer.mount_label, read_only=True, maps=maps, layer_maps=layer.maps
+    )
     root = os.fsencode(core.mounts.add(layer, options))
     try:
-        have = dict(_walk(root, b"", layer))
+        have = dict(_walk(root, b"", maps))
     finally:
         core.mounts.drop(LayerID(layer.id), force=False)
     return want, have

@@ -72,6 +72,11 @@ def _share(source: str, target: str, size: int) -> int:
     return done
 
 
+def _own_content(core: Core, layer: str) -> str:
+    """Where the layer's content is, "" if it is in somebody else's store."""
+    return "" if core.driver.linked_entry(layer) else core.driver.content_root(layer)
+
+
 def dedup(core: Core, method: str = "crc") -> int:
     """Share equal files of all layers that images rest on; returns the duplicate bytes found.
 
@@ -87,7 +92,7 @@ def dedup(core: Core, method: str = "crc") -> int:
         except LayerUnknown:
             continue
         wanted.update(dict.fromkeys(ids))
-    roots = [root for id_ in wanted if (root := core.driver.content_root(id_))]
+    roots = [root for id_ in wanted if (root := _own_content(core, id_))]
     by_size: dict[int, list[str]] = {}
     seen: set[tuple[int, int]] = set()
     for root in roots:

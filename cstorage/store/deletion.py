@@ -21,12 +21,13 @@ from cstorage.errors import (
 )
 from cstorage.model import Container, Image, Kind, Layer, LayerID
 from cstorage.state import aggregates
-from cstorage.store import directories, lookup, pins
+from cstorage.store import lookup, pins
 from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cstorage.state import State
-    from cstorage.store.core import Core, Transaction
+    from cstorage.store.commit import Transaction
+    from cstorage.store.core import Core
 
 
 def drop_layer(tx: Transaction, id_: LayerID) -> None:
@@ -116,7 +117,6 @@ def image(core: Core, key: str, commit: bool = True) -> list[LayerID]:
         present = [id_ for id_ in gone if tx.state.layer(id_) is not None]
         for id_ in present:
             drop_layer(tx, id_)
-    directories.remove(core, "images", found.id)
     if len(present) != len(gone):
         raise LayerUnknown
     return gone
@@ -148,7 +148,6 @@ def container(core: Core, key: str) -> None:
         if found is None:
             raise NotAContainer
         drop_container(tx, found)
-    directories.remove(core, "containers", found.id)
 
 
 def anything(core: Core, key: str) -> None:
@@ -173,10 +172,6 @@ def anything(core: Core, key: str) -> None:
                 raise LayerUnknown
             pins.check_beneath(tx.state, found_layer.id)
             drop_layer(tx, found_layer.id)
-    if found_container is not None:
-        directories.remove(core, "containers", found_container.id)
-    elif found_image is not None:
-        directories.remove(core, "images", found_image.id)
 
 
 def everything(core: Core) -> None:
@@ -186,19 +181,13 @@ def everything(core: Core) -> None:
     """
     with core.transaction() as tx:
         pins.check_all(tx.state)
-        containers = list(tx.state.ids(Kind.CONTAINER))
-        for id_ in containers:
+        for id_ in list(tx.state.ids(Kind.CONTAINER)):
             found = tx.state.container(id_)
             assert found is not None
             drop_container(tx, found)
-        images = list(tx.state.ids(Kind.IMAGE))
-        for id_ in images:
+        for id_ in list(tx.state.ids(Kind.IMAGE)):
             tx.emit(ev.ImageDeleted(lookup.image(tx.state, id_).id))
         for id_ in reversed(list(tx.state.ids(Kind.LAYER))):
             tx.emit(ev.LayerDeleted(LayerID(id_)))
         for id_ in core.driver.layers():
             tx.withdraw(id_)
-    for id_ in containers:
-        directories.remove(core, "containers", id_)
-    for id_ in images:
-        directories.remove(core, "images", id_)

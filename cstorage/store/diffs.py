@@ -11,6 +11,7 @@ from cstorage.errors import LayerUnknown, StorageError, UnsupportedCompression
 from cstorage.model import Change, Compression, IDMaps, Layer
 from cstorage.store import lookup
 from cstorage.store.lookup import go_quote
+from cstorage.store.mapping import of_files
 from journal.plain import TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:
@@ -42,7 +43,9 @@ class Pair:
             if from_:
                 core.driver.require(from_)
         base = core.catalogue.layer_by_id(self.reference) if self.reference else None
-        self.reference_maps = base.maps if base is not None else IDMaps()
+        state = located[1]
+        self.maps = of_files(core, state, self.layer)
+        self.reference_maps = of_files(core, state, base) if base is not None else IDMaps()
         self.against_parent = self.reference == self.layer.parent
 
 
@@ -52,7 +55,7 @@ def changes(core: Core, to: str, from_: str = "") -> list[Change]:
     return core.driver.changes(
         pair.layer.id,
         pair.reference,
-        maps=pair.layer.maps,
+        maps=pair.maps,
         parent_maps=pair.reference_maps,
     )
 
@@ -63,7 +66,7 @@ def size(core: Core, to: str, from_: str = "") -> int:
     return core.driver.diff_size(
         pair.layer.id,
         pair.reference,
-        maps=pair.layer.maps,
+        maps=pair.maps,
         parent_maps=pair.reference_maps,
     )
 
@@ -102,15 +105,20 @@ def write(
         raise UnsupportedCompression(f"unsupported compression format tar.{ending}")
     recipe = _recipe(core, pair) if pair.against_parent else None
     with compressing(sink, wanted) as target:
+        entry = core.driver.linked_entry(pair.layer.id) if pair.against_parent else ""
         if recipe is not None:
             with recipe:
                 _rebuild(core, pair, recipe, target)
+        elif entry:
+            from cstorage.store.additional_layers import write_blob
+
+            write_blob(pair.layer, entry, target)
         else:
             core.driver.write_diff(
                 pair.layer.id,
                 pair.reference,
                 target,
-                maps=pair.layer.maps,
+                maps=pair.maps,
                 parent_maps=pair.reference_maps,
             )
 
@@ -145,19 +153,32 @@ class _Vouched:
             )
 
 
+def _intact(core: Core, key: str) -> bool:
+    """Whether a content file is there and what its key says; a damaged list stops no export."""
+    import hashlib
+
+    if not key:
+        return False
+    try:
+        with open(core.content.path(key), "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == key
+    except OSError:
+        return False
+
+
 def _rebuild(core: Core, pair: Pair, recipe: BinaryIO, sink: ByteSink) -> None:
     """The archive from the layer's files; a file that changed is named, and ends it.
 
     The recipe and the file list of one import, both as their keys say, and every file as the list
     says, are the archive: its own digest, which costs ten times as much, is computed only for
-    layers without such a list.
+    layers without such a list, or with a damaged one.
     """
     from cstorage.archive.recipe import assemble
 
     diff = pair.layer.diff
     payloads = core.driver.payloads(pair.layer.id)
     try:
-        if pair.shelf is not None or not diff.manifest or not core.content.holds(diff.manifest):
+        if pair.shelf is not None or not _intact(core, diff.manifest):
             assemble(recipe, payloads, sink, digest=diff.uncompressed_digest)
             return
         with core.content.open(diff.manifest) as file:

@@ -1,22 +1,27 @@
 """Directories that belong to callers: ``userdata`` of containers and images (semantics §4.8).
 
-They are made when first asked for, mode 0700, and are no part of the journal; deleting the item
-removes them.
+They are made when first asked for, mode 0700, and are no part of the journal. They go with the
+item: the transaction that deletes it moves them out, with an intent like the one for layers' trees.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 
 from cstorage.errors import DirectoryFileUnknown, InvalidID
+from cstorage.model import Kind
 from cstorage.store import lookup
 from cstorage.store.workspace import remove_tree
 from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
+    from cstorage.state import State
     from cstorage.store.core import Core
+    from cstorage.store.workspace import Folder, Workspace
 
 
 def _userdata(core: Core, root: Path, kind: str, key: str) -> Path:
@@ -55,15 +60,53 @@ def image_run_directory(core: Core, key: str) -> Path:
     return _userdata(core, core.location.run_root, "images", key)
 
 
-def remove(core: Core, kind: str, id_: str) -> None:
-    """Remove both directories of a deleted item, with everything in them."""
-    if not id_ or id_ in (".", "..") or "/" in id_:
-        return
-    if core.joint is not None:
-        core.joint.afterwards.append(lambda: remove(core, kind, id_))
-        return
-    for root in (core.location.graph_root, core.location.run_root):
-        remove_tree(root / f"{core.driver.name}-{kind}" / id_)
+def _places(core: Core, folder: Folder) -> tuple[Path, Path]:
+    """Where an item's directories are, in the graph root and in the run root."""
+    name = f"{core.driver.name}-{'containers' if folder.kind == Kind.CONTAINER else 'images'}"
+    return core.location.graph_root / name / folder.id, core.location.run_root / name / folder.id
+
+
+def orphans(state: State, folders: Iterable[Folder]) -> list[Folder]:
+    """Those whose item does not exist."""
+    from cstorage.state import keys
+
+    return [x for x in folders if state.get(keys.record(Kind(x.kind), x.id)) is None]
+
+
+def present(core: Core, folders: Iterable[Folder]) -> list[Folder]:
+    """Those that there is a directory of."""
+    return [
+        folder
+        for folder in folders
+        if folder.id not in ("", ".", "..")
+        and "/" not in folder.id
+        and any(os.path.lexists(place) for place in _places(core, folder))
+    ]
+
+
+def run_trash(core: Core) -> Path:
+    """Where the directories of the run root go that nobody shall see any more."""
+    return core.location.run_root / f"{core.driver.name}-trash"
+
+
+def withdraw(core: Core, folder: Folder, work: Workspace) -> None:
+    """Move the directories of an item that is gone into ``work`` and its annex.
+
+    What cannot be moved, because something is mounted there, is emptied where it is.
+    """
+    name = f"{folder.kind}-{folder.id}"
+    trashes = (str(work.path), work.intent.annex)
+    for place, trash in zip(_places(core, folder), trashes, strict=True):
+        try:
+            if os.path.isdir(place):
+                os.makedirs(trash, mode=0o700, exist_ok=True)
+            os.rename(place, f"{trash}/{name}")
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            if error.errno not in (errno.EXDEV, errno.EBUSY):
+                raise
+            remove_tree(place)
 
 
 def _inside(folder: Path, file: str) -> Path:

@@ -13,10 +13,11 @@ from __future__ import annotations
 import os
 
 from cstorage import events as ev
-from cstorage.errors import LayerUnknown, StorageError
+from cstorage.errors import DriverError, LayerUnknown, StorageError
 from cstorage.model import DiffSummary, Layer
 from cstorage.store import lookup
 from cstorage.store.exchange import can_exchange
+from cstorage.store.mapping import of_files
 from cstorage.store.workspace import Intent, Swap, Workspace
 from journal.plain import TYPE_CHECKING, BinaryIO
 
@@ -193,6 +194,14 @@ def _marked(root: str) -> bool:
     return False
 
 
+def _check_own(core: Core, layer: Layer) -> None:
+    if entry := core.driver.linked_entry(layer.id):
+        raise DriverError(
+            f"the content of layer {layer.id} is in the additional layer store at {entry}",
+            hint="make a layer on top of it, and change that",
+        )
+
+
 def apply_diff(
     core: Core, key: str, source: ByteSource, options: ApplyOptions | None = None
 ) -> DiffSummary:
@@ -201,6 +210,7 @@ def apply_diff(
     Raises ``LayerUnknown``, ``ArchiveError``, ``DriverError``.
     """
     layer = lookup.layer(core.state, key)
+    _check_own(core, layer)
     root = core.driver.content_root(layer.id)
     with core.work() as work, core.work_beside(root, work) as tree_work:
         if (
@@ -216,7 +226,7 @@ def apply_diff(
 
         copy = f"{tree_work.path}/tree"
         os.mkdir(copy, 0o700)
-        plan = LayerPlan(id=layer.id, parent=layer.parent, maps=layer.maps)
+        plan = LayerPlan(id=layer.id, parent=layer.parent, maps=of_files(core, core.state, layer))
         with Prepared(plan, copy, os.open(copy, _DIRECTORY), "") as prepared:
             original = os.open(root, _DIRECTORY)
             try:
@@ -247,6 +257,7 @@ def replace_content(
     """
     if core.joint is not None:
         raise StorageError("staged content cannot replace a layer's inside a larger transaction")
+    _check_own(core, layer)
     keys = tuple(dict.fromkeys(key for key in (diff.recipe, diff.manifest, *contents) if key))
     swap = Swap(layer.id, os.stat(tree).st_ino, diff.recipe)
     if tree_work is work:
@@ -284,7 +295,7 @@ def _in_place(
             layer.id,
             source,
             options,
-            maps=layer.maps,
+            maps=of_files(core, core.state, layer),
             recipe=recipe.file,
             manifest=manifest.file,
         )

@@ -32,7 +32,8 @@ from journal.plain import TYPE_CHECKING
 if TYPE_CHECKING:
     from cstorage.archive.compression import ByteSink
     from cstorage.drivers.contract import Prepared
-    from cstorage.store.core import Core, Transaction
+    from cstorage.store.commit import Transaction
+    from cstorage.store.core import Core
 
 
 class Mode(StrEnum):

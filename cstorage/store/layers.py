@@ -15,25 +15,29 @@ from cstorage.errors import (
     DriverError,
     DuplicateID,
     DuplicateName,
+    NotSupported,
     ParentIsContainer,
     StorageError,
 )
 from cstorage.model import BigDataItem, DiffSummary, Digest, IDMaps, Kind, Layer, LayerID
-from cstorage.store import bigdata, lookup
+from cstorage.store import bigdata, chunked, lookup
 from cstorage.store.catalogue import Catalogue
 from cstorage.store.core import new_id
 from cstorage.store.filling import copy_finished, extract
 from cstorage.store.lookup import go_quote
-from cstorage.store.mapping import MapOptions, effective
+from cstorage.store.mapping import MapOptions, effective, stored
 from cstorage.store.workspace import Intent, Workspace
 from journal.plain import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from cstorage.archive.apply import ApplyOptions
     from cstorage.archive.compression import ByteSource
     from cstorage.drivers.contract import Prepared
     from cstorage.state import State
-    from cstorage.store.core import Core, Transaction
+    from cstorage.store.commit import Transaction
+    from cstorage.store.core import Core
     from cstorage.store.flights import Repeatable
 
 
@@ -94,9 +98,7 @@ def _find_base(core: Core, catalogue: Catalogue, request: LayerRequest) -> Base:
     if request.template:
         template = lookup.layer(state, request.template)
     inherited = parent.maps if parent is not None else core.default_maps
-    wanted = effective(request.maps, inherited)
-    if wanted and core.driver.can_shift_ids:
-        wanted = IDMaps()
+    wanted = stored(core, effective(request.maps, inherited))
     base = template or parent
     return Base(
         parent.id if parent else LayerID(""), template, wanted, base.maps if base else IDMaps()
@@ -233,13 +235,17 @@ def _make(
             if source is not None:
                 if twin is not None:
                     diff = copy_finished(core, prepared, twin, work)
+                    toc: str = twin.diff.toc_digest
                 else:
-                    diff = extract(core, prepared, source, options, work)
+                    archive = chunked.TableReader(source)
+                    diff = extract(core, prepared, archive, options, work)
+                    manifest = work.path / f"content-{diff.manifest}"
+                    toc = chunked.digest_of(archive, options, manifest, prepared.root_fd)
                 if expected and diff.uncompressed_digest != expected:
                     raise ContentChanged(
                         f"the archive has digest {diff.uncompressed_digest}, expected {expected}"
                     )
-                diff = diff._replace(toc_digest=Digest(toc_digest))
+                diff = diff._replace(toc_digest=Digest(toc_digest or toc))
             core.driver.make_durable(prepared)
             contents = staged_contents(diff if source is not None else DiffSummary(), blobs)
             if tree_work is work:
@@ -259,6 +265,28 @@ def _make(
     return lookup.layer(core.state, id_)
 
 
+def create_linked(core: Core, request: LayerRequest, entry: Path, diff: DiffSummary) -> Layer:
+    """Create a layer whose content is that of an additional layer store's entry.
+
+    ``diff`` is recorded as it is. Raises ``LayerUnknown`` (parent), ``ParentIsContainer``,
+    ``DuplicateID``, ``DuplicateName``, ``DriverError``, ``NotSupported``; nothing is left.
+    """
+    base = check(core, core.catalogue, request, staged=True)
+    id_ = LayerID(request.id) if request.id else new_layer_id(core.state)
+    request = request._replace(id=id_, parent=base.parent)
+    if base.maps:
+        raise NotSupported("the parent's ID maps would have to be applied to linked content")
+    with core.work(image=True) as work, prepare(core, base, id_, request, work) as prepared:
+        core.driver.link(prepared, entry)
+        core.driver.make_durable(prepared)
+        work.declare(Intent(core.driver.name, (id_,), ()))
+        with core.transaction() as tx:
+            check(core, tx.catalogue, request, staged=True)
+            tx.publish(prepared)
+            tx.emit(created(tx, base, id_, request, diff))
+    return lookup.layer(core.state, id_)
+
+
 def create_tree(core: Core, request: LayerRequest) -> str:
     """A driver tree without a record, as ``create-storage-layer`` makes; an existing one is kept.
 
@@ -267,7 +295,8 @@ def create_tree(core: Core, request: LayerRequest) -> str:
     id_ = LayerID(request.id) if request.id else new_layer_id(core.state)
     if core.driver.exists(id_):
         return id_
-    base = Base(LayerID(request.parent), None, _stored_maps(core, request), IDMaps())
+    maps = stored(core, effective(request.maps, IDMaps()))
+    base = Base(LayerID(request.parent), None, maps, IDMaps())
     with (
         core.work(image=not request.writable) as work,
         prepare(core, base, id_, request, work) as prepared,
@@ -280,11 +309,6 @@ def create_tree(core: Core, request: LayerRequest) -> str:
         # The tree has no record by intention: the intent must not outlive its publication.
         work.settle()
     return id_
-
-
-def _stored_maps(core: Core, request: LayerRequest) -> IDMaps:
-    wanted = effective(request.maps, IDMaps())
-    return IDMaps() if wanted and core.driver.can_shift_ids else wanted
 
 
 def created(

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from cstorage.model import IDMap, IDMaps
-from journal.plain import NamedTuple
+from journal.plain import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from cstorage.model import Layer
+    from cstorage.state import State
+    from cstorage.store.core import Core
 
 
 class AutoMaps(NamedTuple):
@@ -47,6 +52,28 @@ def effective(options: MapOptions, inherited: IDMaps) -> IDMaps:
     uids = asked.uids or (() if options.host_uids else inherited.uids)
     gids = asked.gids or (() if options.host_gids else inherited.gids)
     return IDMaps(uids, gids)
+
+
+def stored(core: Core, maps: IDMaps) -> IDMaps:
+    """Maps as a layer records them: none if the driver applies them when it mounts."""
+    return IDMaps() if maps and core.driver.can_shift(maps) else maps
+
+
+def of_files(core: Core, state: State, layer: Layer) -> IDMaps:
+    """Maps of the owners that the layer's own files have: as recorded, or its container's.
+
+    A container's layer without maps got its files through mounts that apply the container's
+    (``ShiftedMaps``).
+    """
+    if layer.maps or layer.read_only:
+        return layer.maps
+    id_ = state.container_of_layer(layer.id)
+    container = state.container(id_) if id_ is not None else None
+    if container is None or not container.maps or not core.driver.can_shift(container.maps):
+        return layer.maps
+    from cstorage.drivers.contract import ShiftedMaps
+
+    return ShiftedMaps(*container.maps)
 
 
 def check_overlaps(maps: IDMaps) -> None:

@@ -1,9 +1,12 @@
-"""Putting right what only strays from the record: attributes, and files that nobody recorded.
+"""Putting right what can be: attributes, files that nobody recorded, file lists, links of layers.
 
 A layer whose archive can still be made, byte for byte, but whose tree has other modes, owners,
 times or surplus files, is mended in place: nothing that was recorded is lost by it, whereas
 deleting the layer (what the original does) takes images and containers along. What is missing or
 of another type or size is not mended.
+
+A damaged file list (manifest) is made again from the archive, the driver's own files of a layer
+from what its neighbours know.
 """
 
 from __future__ import annotations
@@ -12,10 +15,19 @@ import os
 import stat
 from pathlib import Path
 
-from cstorage.errors import LayerContentModified, StorageError
+from cstorage import events as ev
+from cstorage.errors import (
+    LayerContentModified,
+    LayerDirectoryDamaged,
+    LayerFileListDamaged,
+    StorageError,
+)
 from cstorage.idmap import to_host
-from cstorage.store import contents
-from cstorage.store.workspace import remove_tree
+from cstorage.model import Compression, IDMaps
+from cstorage.store import contents, diffs, integrity
+from cstorage.store.filling import extract
+from cstorage.store.mapping import of_files
+from cstorage.store.workspace import Intent, remove_tree
 from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,6 +35,9 @@ if TYPE_CHECKING:
 
     from cstorage.model import Layer
     from cstorage.store.core import Core
+
+
+_MENDABLE = (LayerContentModified, LayerDirectoryDamaged, LayerFileListDamaged)
 
 
 def mend(core: Core, found: Mapping[str, list[Exception]]) -> set[str]:
@@ -34,12 +49,77 @@ def mend(core: Core, found: Mapping[str, list[Exception]]) -> set[str]:
     candidates = [
         layer
         for id_, errors in found.items()
-        if all(isinstance(error, LayerContentModified) for error in errors)
+        if all(isinstance(error, _MENDABLE) for error in errors)
         and (layer := state.layer(id_)) is not None
     ]
     for layer in candidates:
-        _mend(core, layer)
-    return {layer.id for layer in candidates if not contents.differences(core, state, layer)}
+        try:
+            core.driver.mend(layer.id, layer.parent)
+            if integrity.damaged_list(core, layer):
+                _list_again(core, layer)
+        except (OSError, StorageError):
+            continue  # it shows below that the layer is not well
+    for layer in candidates:
+        try:
+            _mend(core, layer)
+        except (OSError, StorageError):
+            continue
+    return {layer.id for layer in candidates if _well(core, layer)}
+
+
+def _well(core: Core, layer: Layer) -> bool:
+    current = core.state.layer(layer.id)
+    if current is None or core.driver.damage(layer.id, layer.parent):
+        return False
+    if integrity.damaged_list(core, current) or any(integrity.findings(core, current)):
+        return False
+    try:
+        return not contents.differences(core, core.state, current)
+    except (OSError, StorageError):
+        return False
+
+
+def _list_again(core: Core, layer: Layer) -> None:
+    """Make the manifest of a layer from its archive, and record it if it came out differently.
+
+    The archive is extracted beside the layer for that. Raises what extracting raises, and
+    ``ContentChanged`` if the archive is not the recorded one.
+    """
+    from cstorage.drivers.contract import LayerPlan
+    from cstorage.interop.transfer import Stream
+
+    parent = core.state.layer(layer.parent) if layer.parent else None
+    maps = parent.maps if parent is not None else IDMaps()
+    plan = LayerPlan(layer.id, layer.parent, maps=maps, parent_maps=maps)
+    with core.work() as work, core.work_beside(core.driver.content_root(layer.id), work) as tree:
+        with (
+            core.driver.prepare(plan, tree.path) as prepared,
+            Stream(
+                lambda sink: diffs.write(core, layer.id, sink, compression=Compression.NONE)
+            ) as archive,
+        ):
+            diff = extract(core, prepared, archive, None, work)
+            archive.finish()
+        old, new = layer.diff.manifest, diff.manifest
+        if new != old:
+            work.declare(Intent(core.driver.name, (), (new,)))
+        with core.transaction("a damaged file list was made again") as tx:
+            current = tx.state.layer(layer.id)
+            if current is None or current.diff != layer.diff:
+                return
+            if new != old:
+                tx.adopt(new, work.path / f"content-{new}")
+                size = diff.manifest_size
+                tx.emit(
+                    ev.LayerDiffApplied(
+                        layer.id, layer.diff._replace(manifest=new, manifest_size=size)
+                    )
+                )
+                return
+            damaged = work.path / "damaged"
+            damaged.mkdir()
+            core.content.evict(old, damaged)
+            core.content.adopt(work.path / f"content-{new}", new)
 
 
 def _mend(core: Core, layer: Layer) -> None:
@@ -48,6 +128,7 @@ def _mend(core: Core, layer: Layer) -> None:
     if compared is None or not root:
         return
     want, have = compared
+    maps = core.driver.disk_maps(of_files(core, core.state, layer))
     touched: set[bytes] = set()
     for path in sorted(have.keys() - want.keys(), reverse=True):
         if contents.implied(path, have[path], want):
@@ -68,16 +149,16 @@ def _mend(core: Core, layer: Layer) -> None:
         if path not in touched and not contents.changes(old, new):
             continue
         try:
-            _restore(own, old, layer)
+            _restore(own, old, maps)
         except (OSError, StorageError):
             continue  # what could not be put right shows when the layer is compared again
 
 
-def _restore(path: bytes, node: contents.Node, layer: Layer) -> None:
+def _restore(path: bytes, node: contents.Node, maps: IDMaps) -> None:
     os.chown(
         path,
-        to_host(node.uid, layer.maps.uids),
-        to_host(node.gid, layer.maps.gids),
+        to_host(node.uid, maps.uids),
+        to_host(node.gid, maps.gids),
         follow_symlinks=False,
     )
     if node.type != stat.S_IFLNK:

@@ -23,7 +23,7 @@ from cstorage.model import (
     Layer,
     LayerID,
 )
-from cstorage.store import bigdata, layers, lookup
+from cstorage.store import bigdata, chunked, layers, lookup
 from cstorage.store.filling import extract, replace_content
 from cstorage.store.workspace import Intent, remove_tree
 from journal.plain import TYPE_CHECKING, Any, BinaryIO
@@ -60,6 +60,8 @@ class StagedLayer:
         self._prepared: Prepared | None = None
         self._maps = IDMaps()
         self.diff = DiffSummary()
+        self.big_data: tuple[bigdata.Blob, ...] = ()
+        """Data items that the layer gets besides those that are given when it is applied."""
 
     def __enter__(self) -> StagedLayer:
         return self
@@ -78,19 +80,34 @@ class StagedLayer:
             raise StorageError("this staged layer was applied or cleaned up already")
         return os.readlink(f"/proc/self/fd/{self._prepared.root_fd}")
 
-    def fill(self, source: ByteSource, options: ApplyOptions | None, maps: IDMaps) -> None:
+    def fill(
+        self, source: ByteSource, options: ApplyOptions | None, maps: IDMaps, *, packed: bool
+    ) -> None:
+        """Extract the archive; ``packed``: it was made of a directory and gets a table."""
         from cstorage.drivers.contract import LayerPlan
 
         self._maps = maps
         plan = LayerPlan(id=layers.new_layer_id(self._core.state), maps=maps)
         self._prepared = self._core.driver.prepare(plan, self._work.path)
-        diff = extract(self._core, self._prepared, source, options, self._work)
+        archive = chunked.TableReader(source)
+        diff = extract(self._core, self._prepared, archive, options, self._work)
+        manifest, root = self._work.path / f"content-{diff.manifest}", self._prepared.root_fd
+        if packed:
+            table = chunked.made(chunked.entries(manifest, root))
+            toc_digest = table.digest
+            self.big_data = (
+                (chunked.MANIFEST_ITEM, table.json),
+                (chunked.LAYER_DATA_ITEM, chunked.LAYER_DATA),
+            )
+        else:
+            toc_digest = chunked.digest_of(archive, options, manifest, root)
         self._core.driver.make_durable(self._prepared)
         # What was received is known as a tree, not as a blob that could be asked for again.
         self.diff = diff._replace(
             compressed_digest=Digest(""),
             compressed_size=0,
             compression=Compression.NONE,
+            toc_digest=toc_digest,
         )
 
     def close(self) -> None:
@@ -116,9 +133,9 @@ def prepare(
     try:
         if isinstance(source, str | os.PathLike):
             with _Packed(os.fspath(source)) as stream:
-                staged.fill(stream, options, maps)
+                staged.fill(stream, options, maps, packed=True)
         else:
-            staged.fill(source, options, maps)
+            staged.fill(source, options, maps, packed=False)
     except BaseException:
         staged.close()
         raise
@@ -187,7 +204,7 @@ def apply(
     with staged:
         existing = lookup.find_layer(core.state, id_)
         with core.work() as work:
-            blobs = bigdata.stage(big_data, work, Kind.LAYER)
+            blobs = bigdata.stage((*staged.big_data, *big_data), work, Kind.LAYER)
             for key in layers.staged_contents(staged.diff, ()):
                 source = staged._work.path / f"content-{key}"
                 work.put_file(key, source)

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from cstorage import events as ev
     from cstorage.archive.apply import ApplyOptions
     from cstorage.archive.compression import ByteSink, ByteSource
-    from cstorage.drivers.contract import StrPath
+    from cstorage.drivers.contract import DriverReader, StrPath
     from cstorage.interop.consumers import Consumer
     from cstorage.interop.projection import Outcome
     from cstorage.interop.selection import Form
@@ -160,6 +160,14 @@ class Store(Finder, ItemData, Mounter):
     @property
     def driver_name(self) -> str:
         return self._core.driver.name
+
+    @property
+    def graph_driver(self) -> DriverReader:
+        """The graph driver's answers about trees of layers, by exact ID.
+
+        What changes a tree goes through the store's own methods, so that the journal knows of it.
+        """
+        return self._core.driver
 
     @property
     def driver_options(self) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ import os
 
 from cstorage.content import write_synced
 from cstorage.model import Container, Kind
-from cstorage.store import deletion, directories
+from cstorage.store import deletion
 from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -59,6 +59,4 @@ def settle(core: Core) -> list[str]:
         draft = Path(f"{_mark_file(core)}.{os.getpid()}")
         write_synced(draft, os.urandom(16).hex().encode())
         draft.rename(_mark_file(core))
-    for container in lost:
-        directories.remove(core, "containers", container.id)
     return [container.id for container in lost]

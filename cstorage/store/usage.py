@@ -164,7 +164,7 @@ def _occupied(core: Core, layer: str) -> int:
     from cstorage.archive.occupied import occupied
 
     path = core.driver.content_root(layer)
-    if not path:
+    if not path or core.driver.linked_entry(layer):
         return 0
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

@@ -11,23 +11,19 @@ from cstorage import events as ev
 from cstorage.errors import LayerUnknown
 from cstorage.model import IDMaps, Image, Layer, LayerID
 from cstorage.store import layers
-from cstorage.store.mapping import MapOptions
+from cstorage.store.mapping import MapOptions, stored
 from cstorage.store.workspace import Intent
 from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cstorage.drivers.contract import Prepared
     from cstorage.store.catalogue import Catalogue
-    from cstorage.store.core import Core, Transaction
+    from cstorage.store.commit import Transaction
+    from cstorage.store.core import Core
     from cstorage.store.workspace import Workspace
 
 HOST = MapOptions(host_uids=True, host_gids=True)
 """Host IDs: what image mounts ask for."""
-
-
-def stored(core: Core, maps: IDMaps) -> IDMaps:
-    """Maps as a layer records them: none if the driver applies them when it mounts."""
-    return IDMaps() if maps and core.driver.can_shift_ids else maps
 
 
 def choose(
@@ -50,7 +46,7 @@ def choose(
             )
             if layer.maps == asked and not host_flag_hurts:
                 return layer, None
-            if asked and not layer.maps and core.driver.can_shift_ids:
+            if asked and not layer.maps and core.driver.can_shift(asked):
                 return layer, None
             fallback = fallback or layer
     if fallback is None:

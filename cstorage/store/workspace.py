@@ -35,13 +35,26 @@ class Swap(NamedTuple):
     recipe: str
 
 
+class Folder(NamedTuple):
+    """The directories that callers have for an image or a container (``directories``)."""
+
+    kind: str
+    id: str
+
+
 class Intent(NamedTuple):
-    """Layer IDs (of one driver) and content keys that are about to move in or out, and swaps."""
+    """Layer IDs (of one driver) and content keys that are about to move in or out, and swaps.
+
+    ``folders`` are about to be removed. ``annex`` is a folder for what is on another file system
+    than the work folder; it goes with that.
+    """
 
     driver: str = ""
     layers: tuple[str, ...] = ()
     contents: tuple[str, ...] = ()
     swaps: tuple[Swap, ...] = ()
+    folders: tuple[Folder, ...] = ()
+    annex: str = ""
 
 
 class Workspace:
@@ -98,6 +111,7 @@ class Workspace:
     def keep(self, seconds: float) -> None:
         """Leave the folder for that long to whoever still uses what is in it; sweeps respect it."""
         if seconds > 0 and self._lock_fd >= 0:
+            self._discard_annex()
             self.settle()
             (self.path / "keep-until").write_text(str(int(time.time() + seconds)))
             self.abandon()
@@ -125,9 +139,14 @@ class Workspace:
         """Delete the folder and everything in it, then give up the lock."""
         if self._lock_fd < 0:
             return
+        self._discard_annex()
         remove_tree(self.path)
         _forget(f"{self.path}.lock")
         self.abandon()
+
+    def _discard_annex(self) -> None:
+        if self.intent.annex:
+            remove_tree(Path(self.intent.annex))
 
     def abandon(self) -> None:
         """Give up the lock and leave the folder to the next sweep."""
@@ -189,6 +208,8 @@ def _packed(intent: Intent) -> bytes:
             [os.fsencode(layer) for layer in intent.layers],
             [os.fsencode(content) for content in intent.contents],
             [[os.fsencode(s.layer), s.inode, os.fsencode(s.recipe)] for s in intent.swaps],
+            [[str(f.kind), os.fsencode(f.id)] for f in intent.folders],
+            os.fsencode(intent.annex),
         ]
     )
 
@@ -196,11 +217,14 @@ def _packed(intent: Intent) -> bytes:
 def _read_intent(path: Path) -> Intent:
     try:
         raw: Any = decode((path / "intent").read_bytes())
+        raw += [[], ""][len(raw) - 4 :]  # what earlier versions did not write
         return Intent(
             str(raw[0]),
             tuple(map(os.fsdecode, raw[1])),
             tuple(map(os.fsdecode, raw[2])),
             tuple(Swap(os.fsdecode(s[0]), s[1], os.fsdecode(s[2])) for s in raw[3]),
+            tuple(Folder(str(f[0]), os.fsdecode(f[1])) for f in raw[4]),
+            os.fsdecode(raw[5]),
         )
     except FileNotFoundError:
         return Intent()

@@ -70,13 +70,14 @@ def exported(scene: Callable[[], Scene], root: Root) -> Exported:
     return Exported(bytes(made), root)
 
 
-@pytest.mark.parametrize("listed", [True, False])
+@pytest.mark.parametrize("proof", ["list", "checksums", "whole"])
 @pytest.mark.parametrize("buffer", [512, 1024, 100_000, MIB])
 def test_every_size_of_file_fits_every_buffer(
-    exported: Exported, monkeypatch: pytest.MonkeyPatch, listed: bool, buffer: int
+    exported: Exported, monkeypatch: pytest.MonkeyPatch, proof: str, buffer: int
 ) -> None:
     monkeypatch.setattr(assembly, "_BUFFER", buffer)
-    assert exported.out(listed=listed) == exported.data
+    digest = exported.summary.uncompressed_digest if proof == "whole" else ""
+    assert exported.out(listed=proof == "list", digest=digest) == exported.data
 
 
 def test_the_file_list_spares_the_digest_of_the_whole(
@@ -175,8 +176,11 @@ def test_a_sink_may_keep_what_it_was_given(exported: Exported) -> None:
     assert b"".join(kept) == exported.data
 
 
+@pytest.mark.parametrize("listed", [True, False])
 @pytest.mark.parametrize("compression", [Compression.NONE, Compression.GZIP, Compression.ZSTD])
-def test_a_sink_that_fails_ends_all_threads(exported: Exported, compression: Compression) -> None:
+def test_a_sink_that_fails_ends_all_threads(
+    exported: Exported, compression: Compression, listed: bool
+) -> None:
     before = threading.active_count()
 
     class Full(io.RawIOBase):
@@ -184,7 +188,7 @@ def test_a_sink_that_fails_ends_all_threads(exported: Exported, compression: Com
             raise BrokenPipeError
 
     with pytest.raises(BrokenPipeError), compressing(Full(), compression) as sink:
-        exported.to(sink)
+        exported.to(sink, listed=listed, digest=exported.summary.uncompressed_digest)
     assert threading.active_count() == before
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cstorage.drivers import idmapped, layout, mountapi, quota
-from cstorage.drivers.contract import MountOptions
+from cstorage.drivers.contract import MountOptions, ShiftedMaps
 from cstorage.drivers.overlay_options import Quota
 from cstorage.errors import DriverError, DriverNotSupported
 from cstorage.model import IDMapEntry, IDMaps
@@ -677,3 +677,45 @@ def test_hard_links_between_files_of_an_archive_survive_a_change_of_owners(
         one, two = (os.stat(name, dir_fd=tree) for name in ("d/one", "two"))
     assert one.st_ino == two.st_ino
     assert one.st_uid == two.st_uid == 100000
+
+
+def test_directories_of_hard_links_keep_their_times_when_owners_change(
+    overlay: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Making a link again is a change of its directory, which the archive says nothing of."""
+    monkeypatch.setenv("_CONTAINERS_OVERLAY_DISABLE_IDMAP", "yes")
+    entries = (folder("d"), file("d/one", "1"), hard_link("d/two", "d/one"))
+    overlay.layer("base", "", *entries)
+    overlay.layer("copy", "", template="base", maps=SHIFT)
+    with overlay.driver.view("copy") as tree:
+        assert os.stat("d", dir_fd=tree).st_mtime == 1_000_000
+
+
+@pytest.mark.parametrize("program", [False, pytest.param(True, marks=needs_fuse)])
+def test_content_written_through_a_shifting_mount_is_compared_as_its_mounts_show_it(
+    tmp_path: Path, program: bool
+) -> None:
+    """The kernel stores the mapped owners, a mount program the host's."""
+    made = Stage(tmp_path, "overlay-fuse" if program else "overlay")
+    if not made.driver.can_shift(SHIFT):
+        pytest.skip("this kernel or file system has no ID-mapped lower directories")
+    made.layer("base", "", *ROOTFS)
+    made.layer("mid", "base", file("mid", uid=10, gid=20))
+    made.layer("top", "mid", writable=True)
+    path = made.driver.mount("top", MountOptions(maps=SHIFT))
+    root = (path.stat().st_uid, path.stat().st_gid)
+    (path / "new").write_text("12345")
+    os.chown(path / "new", 100003, 200004)
+    on_disk = (made.directory("top") / "diff/new").stat()
+    maps = ShiftedMaps(*SHIFT)
+    for mounted in (True, False):
+        if not mounted:
+            made.driver.unmount("top")
+        assert made.changes("top", "base", maps=maps) == [("A", "/mid"), ("A", "/new")]
+        assert made.driver.diff_size("top", "base", maps=maps) == 5
+        (member,) = [m for m in made.diff("top", "mid", maps=maps).members() if m.name == "new"]
+        assert (member.uid, member.gid) == (3, 4)
+    assert root == (100000, 200000)
+    assert (on_disk.st_uid, on_disk.st_gid) == ((3, 4) if program else (100003, 200004))
+    assert made.close() == []
+    assert not [name for name in os.listdir(made.base / "run/overlay") if "view" in name]

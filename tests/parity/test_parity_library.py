@@ -12,7 +12,9 @@ import pytest
 
 import cstorage
 from cstorage import errors
+from cstorage.drivers.contract import DriverReader
 from cstorage.errors import (
+    DriverError,
     LayerIncorrectContentDigest,
     LayerIncorrectContentSize,
     LoadError,
@@ -44,6 +46,41 @@ def test_a_store_tells_what_it_was_opened_with(store: Store, tmp_path: Path) -> 
     assert store.transient is True
     assert store.status() == []
     assert store.version().count(".") >= 1 or store.version() == ""
+
+
+@pytest.mark.parametrize("driver", ["vfs", "overlay"])
+def test_the_graph_driver_answers_about_trees(tmp_path: Path, driver: str) -> None:
+    """What container engines ask it: where the parts of a layer are, what differs, what it can."""
+    if os.geteuid() != 0:
+        pytest.skip("owners and mounts need root")
+    with cstorage.open(tmp_path / "graph", tmp_path / "run", driver=driver) as store:
+        base = store.import_layer(io.BytesIO(archive(("f", b"data"))))
+        top = store.create_layer(parent=base.id)
+        reader: DriverReader = store.graph_driver
+        assert reader.name == store.driver_name == driver
+        assert reader.layers() == store.storage_layers() == sorted([base.id, top.id])
+        assert reader.exists(top.id)
+        assert not reader.exists("nobody")
+        content = Path(reader.content_root(base.id))
+        assert (content / "f").read_bytes() == b"data"
+        assert reader.diff_size(base.id) == 4
+        assert [change.path for change in reader.changes(base.id)] == [b"/f"]
+        assert reader.status() == store.status()
+        home = store.graph_root / driver
+        expected = {
+            "UpperDir": str(home / top.id / "diff"),
+            "WorkDir": str(home / top.id / "work"),
+            "MergedDir": str(home / top.id / "merged"),
+            "LowerDir": str(home / base.id / "diff"),
+        }
+        assert reader.metadata(top.id) == (expected if driver == "overlay" else {})
+        assert "LowerDir" not in reader.metadata(base.id)
+        with pytest.raises(DriverError, match="nobody"):
+            reader.metadata("nobody")
+        path = store.mount(top.id)
+        assert reader.is_mounted(top.id)
+        assert driver == "vfs" or reader.metadata(top.id)["MergedDir"] == str(path)
+        store.unmount(top.id)
 
 
 def test_dedup_refuses_a_method_it_does_not_know(store: Store) -> None:

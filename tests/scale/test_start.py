@@ -72,9 +72,13 @@ def test_a_look_needs_no_events(root):
 def processor_seconds(words: list[str]) -> float:
     """The least that a command took in some runs, its own and the kernel's."""
     least = 9.9
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     for _ in range(7):
         pid = os.posix_spawn(
-            words[0], words, os.environ, file_actions=[(os.POSIX_SPAWN_OPEN, 1, os.devnull, 1, 0)]
+            words[0],
+            words,
+            environment,
+            file_actions=[(os.POSIX_SPAWN_OPEN, 1, os.devnull, 1, 0)],
         )
         _, status, used = os.wait4(pid, 0)
         assert status == 0

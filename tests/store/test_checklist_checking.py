@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 
 import pytest
@@ -14,8 +15,9 @@ from cstorage import errors as err
 from cstorage import events as ev
 from cstorage.model import IDMapEntry
 from cstorage.store.checking import CHECK_EVERYTHING, CHECK_MOST, CheckOptions, Report
+from tests.store.conftest import root_only
 from tests.store.peer import PEER, REASON, Peer
-from tests.store.place import diff_of, fill, forge, ids
+from tests.store.place import Place, diff_of, fill, forge, ids
 
 OLD = CheckOptions(unreferenced_age_max_s=-1.0)
 
@@ -211,7 +213,7 @@ def test_a_missing_container_layer_is_found(full):
 def test_a_missing_recipe(full):
     """The archive cannot be made again as it was; the content is still there."""
     full._core.content.path(full.layer("base").diff.recipe).unlink()
-    assert "base" in full.check().layers
+    assert findings(full.check().layers) == {"base": [err.LayerIncorrectContentDigest]}
 
 
 @pytest.fixture
@@ -362,3 +364,132 @@ def test_ages_are_measured_from_creation(store):
     assert store.check(CheckOptions(unreferenced_age_max_s=60)).healthy
     assert "layer" in store.check(CheckOptions(unreferenced_age_max_s=0.01)).layers
     assert json.dumps(ids(store.layers())) == '["layer"]'
+
+
+def test_every_changed_file_is_named_and_the_finding_is_the_originals(full):
+    """Row 179: one finding for each file that is not what was imported, missing ones included."""
+    for name, text in (("usr/bin/tool", b"#!/bin/no"), ("etc/passwd", b"longer than before" * 9)):
+        with open(own(full, "base", name), "r+b") as file:
+            file.write(text)
+    os.unlink(own(full, "base", "home/user/note"))
+    found = full.check().layers["base"]
+    assert [type(error) for error in found] == [err.LayerIncorrectContentDigest] * 3
+    assert [str(error) for error in found] == [
+        f"layer base: {what}: layer content incorrect digest"
+        for what in (
+            'file integrity checksum failed for "etc/passwd"',
+            'open "home/user/note": no such file or directory',
+            'file integrity checksum failed for "usr/bin/tool"',
+        )
+    ]
+
+
+def test_without_a_manifest_the_first_changed_file_is_named(full):
+    full._core.content.path(full.layer("base").diff.manifest).unlink()
+    with open(own(full, "base", "usr/bin/tool"), "r+b") as file:
+        file.write(b"#!/bin/no")
+    finding, list_gone = full.check().layers["base"]
+    assert type(finding) is err.LayerIncorrectContentDigest
+    assert "usr/bin/tool" in str(finding)
+    assert type(list_gone) is err.LayerFileListDamaged
+
+
+@pytest.mark.parametrize("layer", ["box-layer", "loose"])
+def test_a_layer_whose_tree_is_gone_goes_with_its_container(full, layer):
+    """§6.4: what ails a container's layer ails the container, and repair begins with it."""
+    if layer == "loose":
+        full.create_container(id="bare", layer_id="loose")
+    tree = full._core.driver.content_root(layer)
+    tree = os.path.dirname(tree) if full.driver_name == "overlay" else tree
+    os.rename(tree, f"{full.run_root}/x")
+    box = "bare" if layer == "loose" else "box"
+    report = full.check()
+    assert list(report.containers) == [box]
+    assert list(report.layers) == [layer]
+    assert report.containers[box] == report.layers[layer]
+    kept = full.repair(report, remove_containers=False)
+    assert any(isinstance(error, err.StorageError) for error in kept)
+    assert full.exists(box)
+    assert full.repair(full.check()) == []
+    assert not full.exists(box)
+    assert full.check().healthy
+
+
+@pytest.mark.parametrize("damage", ["gone", "cut", "altered"])
+def test_a_damaged_file_list_is_found_and_made_again(full, damage):
+    """The archive is whole, so nothing has to go. The rest of the store is looked at as ever."""
+    layer = full.layer("base")
+    path = full._core.content.path(layer.diff.manifest)
+    data = path.read_bytes()
+    match damage:
+        case "gone":
+            path.unlink()
+        case "cut":
+            path.write_bytes(data[:30])
+        case "altered":
+            path.write_bytes(data[:-20] + bytes([data[-20] ^ 1]) + data[-19:])
+    blob_path(full, full.container("box"), "blob").unlink()
+    report = full.check(CHECK_EVERYTHING)
+    assert findings(report.layers) == {"base": [err.LayerFileListDamaged]}
+    assert err.ContainerDataMissing in findings(report.containers)["box"]
+    assert full.repair(report) == []
+    assert full.check(CHECK_EVERYTHING).healthy
+    assert path.read_bytes() == data
+    assert full.layer("base") == layer
+    assert full.exists("img")
+    assert not full.exists("box")
+    assert [found.path for found in full.files("base").walk(full.files("base").find("etc"))]
+
+
+def test_a_missing_layer_directory_ends_no_check(full):
+    """What rests on it cannot be mounted; all that is a finding."""
+    root = full._core.driver.content_root("base")
+    shutil.rmtree(os.path.dirname(root) if full.driver_name == "overlay" else root)
+    blob_path(full, full.image("img"), "blob").unlink()
+    report = full.check(CHECK_EVERYTHING)
+    assert {"base"} <= report.layers.keys()
+    assert err.ImageDataMissing in findings(report.images)["img"]
+    assert full.repair(report) == []
+    assert full.check(CHECK_EVERYTHING).healthy
+
+
+@pytest.fixture
+def overlaid(tmp_path):
+    place = Place(tmp_path, "overlay")
+    store = place.open()
+    fill(store, id="base")
+    fill(store, CHANGES, id="top", parent="base")
+    store.create_image("img", layer="top")
+    store.create_container("img", "box", layer_id="box-layer")
+    yield store
+    place.close()
+
+
+@pytest.mark.root
+@root_only
+@pytest.mark.parametrize("damage", ["link", "lower", "both", "links", "short name"])
+def test_the_overlay_drivers_own_files_are_made_again(overlaid, damage):
+    home = overlaid.graph_root / "overlay"
+    lower = (home / "top/lower").read_text()
+    match damage:
+        case "link" | "lower":
+            (home / "top" / damage).unlink()
+        case "both":
+            (home / "top/link").unlink()
+            (home / "top/lower").write_text("l/../../x")
+        case "links":
+            shutil.rmtree(home / "l")
+        case "short name":
+            (home / "l" / (home / "base/link").read_text()).unlink()
+    report = overlaid.check(CHECK_EVERYTHING)
+    if damage in ("link", "lower", "both"):
+        assert err.LayerDirectoryDamaged in findings(report.layers)["top"]
+    else:
+        assert report.healthy  # lost links are made again when they are needed
+    assert overlaid.repair(report) == []
+    assert overlaid.check(CHECK_EVERYTHING).healthy
+    assert overlaid.exists("box")
+    assert (home / "top/lower").read_text() == lower
+    child = overlaid.create_layer(parent="top")
+    assert (overlaid.mount(child.id) / "usr/bin").is_dir()
+    overlaid.unmount(child.id)

@@ -16,6 +16,7 @@ from cstorage.errors import (
     DuplicateName,
     ImageUnknown,
     LayerUnknown,
+    StorageError,
 )
 from cstorage.store import core
 from tests.store.place import ids
@@ -312,3 +313,45 @@ def test_a_lost_name_stays_in_the_losers_history(store):
     assert store.names("loser") == ()
     assert store.image("loser").names_history == ("prize",)
     assert store.image("winner").names_history == ("prize",)
+
+
+LARGE = 17 << 20
+FLAGS = {"flag": "x" * LARGE}
+
+
+@pytest.mark.parametrize(
+    ("what", "change"),
+    [
+        ("layer here: metadata of", lambda s: s.set_metadata("here", "x" * LARGE)),
+        ("layer here: names of", lambda s: s.set_names("here", ["x" * LARGE])),
+        ("image new: metadata of", lambda s: s.create_image("new", metadata="x" * LARGE)),
+        ("container new: flags of", lambda s: s.create_container(id="new", flags=FLAGS)),
+    ],
+)
+def test_what_no_change_can_hold_is_named_with_the_way_out(place, what, change):
+    """And nothing is left of it."""
+    store = place.open()
+    store.create_layer("here")
+    with pytest.raises(StorageError, match=what) as refused:
+        change(store)
+    assert "16 MiB" in str(refused.value)
+    assert "big data" in refused.value.hint
+    assert store.layer("here").names == ()
+    assert not store.exists("new")
+    assert store.check().healthy
+    assert store.storage_layers() == ["here"]
+
+
+def test_many_changes_that_are_too_much_together_are_counted(place):
+    store = place.open()
+    store.create_layer("here")
+    with pytest.raises(StorageError, match=r"3 changes of .* bytes") as refused:
+        three_large_changes(store)
+    assert "several transactions" in refused.value.hint
+    assert store.metadata("here") == ""
+
+
+def three_large_changes(store):
+    with store.transaction() as tx:
+        for letter in "abc":
+            tx.set_metadata("here", letter * (7 << 20))

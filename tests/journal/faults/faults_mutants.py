@@ -28,9 +28,9 @@ MUTANTS = (
            "            self.fs.fdatasync(self.fd)\n        except OSError as error:\n            self.die",
            "            pass\n        except OSError as error:\n            self.die", ("T2", "T6")),
     Mutant("acknowledge before the sync", "tail",
-           "                self.sync(ends[whole - 1])\n            self._accept",
+           "                self.sync(ends[whole - 1])\n            if whole < len(ends):",
            "                self.synced and cursor.offset - self.synced > 200 and"
-           " self.sync(cursor.position)\n            self._accept", ("T2",)),
+           " self.sync(cursor.position)\n            if whole < len(ends):", ("T2",)),
     Mutant("no directory sync", "fs", "    fs.rename(temporary, f\"{directory}/{name}\")\n"
            "    fs.sync_directory(directory)", "    fs.rename(temporary, f\"{directory}/{name}\")",
            ("T2",)),

@@ -1,0 +1,93 @@
+"""What storage.conf says reaches the store that a command opens, also what no flag says."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from tests.cli.command_line import archive
+
+KEYS = """\
+[storage]
+graphroot = "{base}/g"
+runroot = "{base}/r"
+{storage}
+[storage.options]
+{options}
+[storage.options.pull_options]
+use_hard_links = "true"
+"""
+
+
+@pytest.fixture
+def conf(tmp_path, monkeypatch):
+    """Write a configuration file with these lines; commands without roots use it."""
+
+    def write(storage: str = "", options: str = "") -> None:
+        file = tmp_path / "storage.conf"
+        file.write_text(KEYS.format(base=tmp_path, storage=storage, options=options))
+        monkeypatch.setenv("CONTAINERS_STORAGE_CONF", str(file))
+
+    monkeypatch.delenv("STORAGE_DRIVER", raising=False)
+    monkeypatch.delenv("STORAGE_OPTS", raising=False)
+    return write
+
+
+def test_the_order_of_drivers_decides_without_a_name(cli, conf):
+    conf('driver_priority = ["vfs", "overlay"]')
+    assert cli.bare("status", "--json").text.count('["Driver Name","vfs"]') == 1
+
+
+def test_volatile_mounts_can_be_disabled(cli, conf):
+    if os.geteuid() != 0:
+        pytest.skip("mounts need root")
+    for disabled in ("false", "true"):
+        conf('driver = "overlay"', f"disable-volatile = {disabled}")
+        made = cli.bare("create-container", "--volatile", "--id", f"box-{disabled}", "")
+        assert made.status == 0
+        path = cli.bare("mount", f"box-{disabled}").text.strip()
+        with open("/proc/self/mountinfo", encoding="utf-8") as table:
+            (line,) = [row for row in table if f" {path} " in row]
+        cli.bare("unmount", f"box-{disabled}")
+        options = set(line.split()[-1].split(","))
+        assert bool(options & {"volatile", "fsync=volatile"}) == (disabled == "false")
+
+
+def test_times_are_not_checked_where_files_may_be_hard_links(cli, conf, tmp_path):
+    """The pull option ``use_hard_links`` makes times meaningless (semantics §6.3)."""
+    conf('driver = "vfs"')
+    source = tmp_path / "t"
+    source.write_bytes(archive(("f", b"data")))
+    assert cli.bare("import-layer", "--id", "l", "-f", str(source)).status == 0
+    os.utime(tmp_path / "g/vfs/dir/l/f", (1, 1))
+    assert cli.bare("check", "--max", "1h").status == 0
+
+
+def test_what_is_not_used_is_told_with_debug(cli, conf):
+    conf('driver = "vfs"\nthinpool = "x"')
+    result = cli.bare("--debug", "layers")
+    assert result.status == 0
+    assert "storage.thinpool is not used" in result.errors
+
+
+@pytest.mark.parametrize(
+    ("storage", "options", "problem"),
+    [
+        ("driver = 7", "", "storage.driver must be a string"),
+        ("", "auto-userns-min-size = -1", "storage.options.auto-userns-min-size must be an int"),
+        ("", 'overlay = "x"', "storage.options.overlay must be a table"),
+        ("", "size = 5", "storage.options.size must be a string"),
+        ("", 'overlay.size = ["x"]', "storage.options.overlay.size must be a string"),
+        ("driver = vfs", "", "toml: "),
+    ],
+)
+def test_what_cannot_be_understood_names_file_and_key(
+    cli, conf, tmp_path, storage, options, problem
+):
+    conf(storage, options)
+    result = cli.bare("layers")
+    assert result.status == 1
+    assert result.text.startswith(
+        f'error initializing: decode configuration "{tmp_path}/storage.conf": {problem}'
+    )
