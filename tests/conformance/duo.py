@@ -30,7 +30,7 @@ from tally import Tally
 PARTING = frozenset(
     {
         "argument-counts", "copied-image-names", "delete-by-name", "dots-as-data-name",
-        "maps-without-root",
+        "maps-without-root", "applydiff-without-parent",
         "mount-by-name", "mount-image-vfs", "mount-read-only-image",
         "refused-mapped-copy", "several-ranges", "sha512-digests",
         "whiteout-over-file",

@@ -588,6 +588,30 @@ def mounting(duo: Duo) -> None:
     duo.run("shutdown")
 
 
+def _touch(root: Path) -> None:
+    os.utime(root / "etc", (tars.MTIME + 5, tars.MTIME + 5))
+
+
+@sequence
+def times_of_directories(duo: Duo) -> None:
+    _chain(duo)
+    duo.each(duo.run("mount", "con").line, _touch)
+    duo.run("unmount", "con")
+    inner = layer_of(duo, "con")
+    duo.run("changes", inner, unordered=True)
+    duo.run("changes", "--json", inner, unordered=True)
+    duo.run("diff", inner, output="tar")
+    duo.run("diffsize", inner)
+
+
+@sequence
+def applying_without_a_parent(duo: Duo) -> None:
+    duo.run("create-layer", "--id", "below")
+    duo.run("create-layer", "--id", "above", "below")
+    duo.run("delete", "below")
+    duo.run("applydiff", "above", stdin=tars.BASE)
+
+
 @sequence
 def counting_mounts(duo: Duo) -> None:
     """The count is kept between processes, for each layer; a container and its layer share it."""
