@@ -38,7 +38,7 @@ def duo_of(tmp_path: Path, clean_environment: dict[str, str]) -> DuoMaker:
             {name: rule for name, rule in RULES.items() if name in known},
             _USED,
             host,
-            _TALLY if label else Tally(),
+            Tally(),
         )
 
     return make

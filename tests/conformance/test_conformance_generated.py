@@ -82,6 +82,7 @@ class Commands(RuleBasedStateMachine):
         label = f"{self.driver}{next(Commands.numbers)}"
         self.duo = Commands.make(self.driver, Commands.ours, label=label)
         self.duo.ours.forks = Commands.forks
+        self.duo.tally = self.tally
         self.tally.sequences[self.driver] += 1
         self.over = False
         self.options: list[Argument] = []
