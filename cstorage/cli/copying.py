@@ -200,12 +200,12 @@ def _copy_tree(source: int, target: int, owners: Owners) -> None:
 
 def _merge(stage: int, target: int) -> None:
     """Rename everything in ``stage`` into ``target``; directories on both sides become one."""
-    merged: list[bytes] = []
+    merged: list[tuple[bytes, os.stat_result]] = []
     pending = [b""]
     while pending:
         path = pending.pop()
-        merged.append(path)
         here = open_in_root(stage, path, _READABLE_FOLDER)
+        merged.append((path, os.fstat(here)))  # its time, before what is in it moves away
         there = open_in_root(target, path, _READABLE_FOLDER)
         try:
             for name in list_names(here):
@@ -216,11 +216,11 @@ def _merge(stage: int, target: int) -> None:
         finally:
             os.close(here)
             os.close(there)
-    for path in reversed(merged[1:]):
+    for path, status in reversed(merged[1:]):
         here = open_in_root(stage, path, _READABLE_FOLDER)
         there = open_in_root(target, path, _READABLE_FOLDER)
         try:
-            _copy_attributes(here, there, os.fstat(here), None)
+            _copy_attributes(here, there, status, None)
         finally:
             os.close(here)
             os.close(there)

@@ -86,20 +86,18 @@ def _removable(state: State, image: Image) -> list[LayerID]:
     id_ = image.top_layer
     while id_:
         found = state.layer(id_)
-        if found is None:
-            gone[id_] = None
-            break
         if state.container_of_layer(id_) is not None or state.pins(Kind.LAYER, id_):
             break
-        # Needed once is needed by this image; only otherwise is it worth asking by whom.
-        if aggregates.uses(state, aggregates.IMAGES, id_) > 1 and any(
+        # Needed once is needed by this image; only otherwise is it worth asking by whom. Of a
+        # layer that is missing nobody counts the users.
+        if (found is None or aggregates.uses(state, aggregates.IMAGES, id_) > 1) and any(
             other != image.id for other in state.images_of_layer(id_)
         ):
             break
         if any(child not in gone for child in state.children(id_)):
             break
         gone[id_] = None
-        id_ = found.parent
+        id_ = found.parent if found is not None else LayerID("")
     return list(gone)
 
 

@@ -36,7 +36,9 @@ class Pair:
         # caller's text and fails with its own words (quirk Q-12, kept: scripts see it).
         if reference is not None:
             self.reference = str(reference.id)
-        elif self.layer.parent:
+        elif self.layer.parent and (
+            not from_ or core.catalogue.layer_by_id(str(self.layer.parent)) is not None
+        ):
             self.reference = str(self.layer.parent)
         else:
             self.reference = from_

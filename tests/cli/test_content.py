@@ -197,6 +197,12 @@ class TestCopy:
         assert (base / "f").read_text() == "file"
         assert sorted(os.listdir(base / "d")) == ["kept", "same"]
 
+    def test_merged_directories_get_the_times_of_the_source(self, cli, base, source):
+        os.utime(source / "d", ns=(0, 10**18))
+        for _ in range(2):
+            cli.ok("copy", str(source), "base:/new")
+            assert (base / "new/d").stat().st_mtime_ns == 10**18
+
     def test_a_file_is_written_to_exactly_the_target(self, cli, base, source):
         cli.ok("copy", f"{source}/link", "base:/x/y")
         assert (base / "x/y").read_text() == "file"

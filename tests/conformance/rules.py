@@ -343,6 +343,13 @@ def _missing_tree_words(step: Step, ours: Shown, theirs: Shown) -> tuple[Shown, 
     left, right = lost.fullmatch(ours.stderr), unmounted.search(theirs.stderr)
     if step.command == "copy" and left and right and left[1] == right[1]:
         return ours, theirs._replace(stderr=ours.stderr)
+    unmountable = r"<log>\ncreating overlay mount to .*: no such file or directory\n"
+    if (
+        step.command in ("changes", "diff", "diffsize")
+        and re.match(r"no layer has the short name |\w+ ROOT/overlay/\S+: no such", ours.stderr)
+        and re.fullmatch(unmountable, theirs.stderr)
+    ):
+        return ours, theirs._replace(stderr=ours.stderr)
     words = re.compile(
         r"(?:faccessat|stat|Stat|readlink) (ROOT/overlay/[^/ ]+)(?:/diff)?(?=: no such file or)"
     )
@@ -527,7 +534,7 @@ def _volatile_order(step: Step, ours: Shown, theirs: Shown) -> tuple[Shown, Show
         if text.startswith("["):
             items = json.loads(text)
             return json.dumps(sorted(items, key=lambda item: str(item["id"]))) + "\n"
-        if text.startswith("(base)"):
+        if re.search(r"[│├└]", text):
             return "".join(sorted(line.strip(" │├└─") + "\n" for line in text.splitlines()))
         return _blocks(text)
 

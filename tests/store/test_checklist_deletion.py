@@ -195,6 +195,15 @@ def test_a_missing_top_layer_is_reported_after_the_record_went(store):
     assert not store.exists("image")
 
 
+def test_a_missing_layer_of_another_image_is_not_asked_for(store):
+    """As in the original, whose walk ends at a layer that another image names, there or not."""
+    chain(store, "base", "top")
+    store.create_image("image", layer="top")
+    store.create_image("other", layer="base")
+    forge(store, ev.LayerDeleted("base"))
+    assert store.delete_image("image") == ["top"]
+
+
 def test_deleting_a_container_that_is_none(store):
     """Row 140."""
     store.create_image("image")
