@@ -46,7 +46,7 @@ def observe(
     if cursor.fault in (SEGMENT_FAULT, STRUCTURE_FAULT):
         fault = recovery.SEGMENT if cursor.fault == SEGMENT_FAULT else recovery.STRUCTURE
         detail = f": {sg.name(number + 1)}"
-        if _exists(fs, root, number + 2):
+        if sg.exists(fs, root, number + 2):
             place = recovery.EARLIER
         elif fs.stat(f"{root}/{sg.FOLDER}/{sg.name(number + 1)}").st_size > sg.HEADER_SIZE:
             later = recovery.UNPROMISED
@@ -60,7 +60,7 @@ def observe(
         if numbers and numbers[-1] > number:
             place, fault = recovery.EARLIER, recovery.STRUCTURE
             detail = f": {sg.name(number + 1)} is missing"
-    elif _exists(fs, root, number + 1):
+    elif sg.exists(fs, root, number + 1):
         place = recovery.EARLIER
         fault = _fault(cursor)
         if fault == recovery.CLEAN:
@@ -90,14 +90,6 @@ def _fault(cursor: Cursor) -> str:
         fr.HEADER_BAD: recovery.HEADER,
         fr.CHAIN: recovery.CHAIN,
     }.get(cursor.fault, recovery.BODY)
-
-
-def _exists(fs: Fs, root: str, number: int) -> bool:
-    try:
-        fs.stat(f"{root}/{sg.FOLDER}/{sg.name(number)}")
-    except FileNotFoundError:
-        return False
-    return True
 
 
 def _known_beyond(

@@ -59,7 +59,7 @@ class Recent:
         if self._known is None:
             self._known = {}
             begin = max(1, last - SEGMENTS + 1)
-            while begin < last and not _exists(fs, root, begin):
+            while begin < last and not sg.exists(fs, root, begin):
                 begin += 1
             scan = Cursor(fs, root, uuid, number=begin)
             try:
@@ -73,11 +73,3 @@ class Recent:
             finally:
                 scan.close()
         return self._known.get(txid, 0)
-
-
-def _exists(fs: Fs, root: str, number: int) -> bool:
-    try:
-        fs.stat(f"{root}/{sg.FOLDER}/{sg.name(number)}")
-    except FileNotFoundError:
-        return False
-    return True

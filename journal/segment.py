@@ -68,6 +68,15 @@ def number_of(entry: str) -> int:
     return 0
 
 
+def exists(fs: Fs, root: str, number: int) -> bool:
+    """Whether the live segment ``number`` of the journal at ``root`` is there."""
+    try:
+        fs.stat(f"{root}/{FOLDER}/{name(number)}")
+    except FileNotFoundError:
+        return False
+    return True
+
+
 def listing(fs: Fs, folder: str) -> list[int]:
     """Numbers of the segment files in ``folder``, ascending."""
     return sorted(number for entry in fs.listdir(folder) if (number := number_of(entry)))

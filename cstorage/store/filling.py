@@ -22,6 +22,8 @@ from cstorage.store.workspace import Intent, Swap, Workspace
 from journal.plain import TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from cstorage.archive.compression import ByteSource
     from cstorage.archive.options import ApplyOptions
     from cstorage.drivers.contract import Prepared
@@ -108,35 +110,19 @@ def extract(
     source: ByteSource,
     options: ApplyOptions | None,
     work: Workspace,
+    listing: Callable[[HashingFile], HashingFile | None] | None = None,
 ) -> DiffSummary:
-    """Extract the archive; its recipe and manifest become content files of the work folder."""
+    """Extract the archive; its recipe and manifest become content files of the work folder.
+
+    ``listing`` makes the layer's manifest of the archive's, None if nobody knows all that the layer
+    has.
+    """
     recipe, manifest = HashingFile(work, "recipe"), HashingFile(work, "manifest")
     try:
         diff = core.driver.apply(
             prepared, source, options, recipe=recipe.file, manifest=manifest.file
         )
-        return with_files(diff, recipe, manifest)
-    finally:
-        recipe.file.close()
-        manifest.file.close()
-
-
-def _extract_over(
-    core: Core,
-    layer: Layer,
-    prepared: Prepared,
-    listed: bool,
-    source: ByteSource,
-    options: ApplyOptions | None,
-    work: Workspace,
-) -> DiffSummary:
-    recipe, manifest = HashingFile(work, "recipe"), HashingFile(work, "manifest")
-    try:
-        diff = core.driver.apply(
-            prepared, source, options, recipe=recipe.file, manifest=manifest.file
-        )
-        both = _over(core, layer, prepared.root_fd, listed, manifest, work)
-        return with_files(diff, recipe, both)
+        return with_files(diff, recipe, listing(manifest) if listing is not None else manifest)
     finally:
         recipe.file.close()
         manifest.file.close()
@@ -234,7 +220,10 @@ def apply_diff(
                 TreeCopier().copy(original, prepared.root_fd)
             finally:
                 os.close(original)
-            diff = _extract_over(core, layer, prepared, listed, source, options, work)
+            diff = extract(
+                core, prepared, source, options, work,
+                lambda manifest: _over(core, layer, prepared.root_fd, listed, manifest, work),
+            )  # fmt: skip
             core.driver.make_durable(prepared)
         replace_content(core, layer, copy, [ev.LayerDiffApplied(layer.id, diff)], diff, work,
                         tree_work)  # fmt: skip
