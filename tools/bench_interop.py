@@ -136,7 +136,7 @@ def archives_of(tree: Path, count: int = 4) -> Iterator[bytes]:
     names = [name for name in names if str(name) != "usr"]
     for number in range(count):
         some = [str(name) for name in names[number::count]]
-        command = ["tar", "-C", tree, "-c", "--numeric-owner", "--", *some]
+        command = ["tar", "-C", str(tree), "-c", "--numeric-owner", "--", *some]
         yield subprocess.run(command, check=True, capture_output=True).stdout
 
 

@@ -11,6 +11,7 @@ since it is part of every figure.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import statistics
@@ -63,7 +64,7 @@ def said(process: subprocess.Popen[str]) -> Any:
     """What a process of ours reported last. ``SystemExit`` if it failed."""
     text, _ = process.communicate()
     if process.returncode:
-        raise SystemExit(f"{process.args} failed")
+        raise SystemExit(f"{process.args!r} failed")
     return json.loads(text.splitlines()[-1])
 
 
@@ -82,10 +83,11 @@ def list_until(root: Path, mark: Path) -> list[float]:
     return taken
 
 
-class Zeros:
+class Noise(io.RawIOBase):
     """A stream of so many bytes that compress as program files do not: all different blocks."""
 
     def __init__(self, size: int) -> None:
+        super().__init__()
         self.left = size
         self.part = os.urandom(PART)
 
@@ -101,7 +103,7 @@ def big_archive(path: Path, size: int) -> None:
         for number in range(max(1, size // (64 << 20))):
             info = tarfile.TarInfo(f"file{number}")
             info.size = min(size, 64 << 20)
-            tar.addfile(info, Zeros(info.size))  # type: ignore[arg-type]
+            tar.addfile(info, Noise(info.size))
 
 
 def import_archive(root: Path, archive: Path) -> float:
@@ -121,11 +123,16 @@ def delete_layers(root: Path, count: int) -> float:
         return time.perf_counter() - began
 
 
-ROLES = {
-    "list": lambda root, mark: list_until(root, Path(mark)),
-    "import": lambda root, archive: import_archive(root, Path(archive)),
-    "delete": lambda root, count: delete_layers(root, int(count)),
-}
+def play(role: str, root: Path, argument: str) -> object:
+    """What the process of ``role`` reports; ``argument`` is its mark, archive or count."""
+    match role:
+        case "list":
+            return list_until(root, Path(argument))
+        case "import":
+            return import_archive(root, Path(argument))
+        case "delete":
+            return delete_layers(root, int(argument))
+    raise SystemExit(f"{role!r} is no role of tools/bench load")
 
 
 # -- the measurements --------------------------------------------------------------------------
@@ -145,7 +152,7 @@ def listing_beside(root: Path, folder: Path, what: str, *work: object) -> None:
 
 def main(words: list[str]) -> int:
     if words[:1] == ["--role"]:
-        print(json.dumps(ROLES[words[1]](Path(words[2]), *words[3:])))
+        print(json.dumps(play(words[1], Path(words[2]), words[3])))
         return 0
     parser = argparse.ArgumentParser(prog="tools/bench load", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
