@@ -60,26 +60,42 @@ class WrongKindError(UnknownItemError):
 
 
 class ContainerUnknown(UnknownItemError):
+    """No container has this ID, name, ID prefix or layer."""
+
     sentinel = "container not known"
 
 
 class ImageUnknown(UnknownItemError):
+    """No image has this ID, name or ID prefix."""
+
     sentinel = "image not known"
 
 
 class LayerUnknown(UnknownItemError):
+    """No layer matches, or no item at all where any kind would do.
+
+    Also: an unknown parent, template or top layer, a search by digest without result, and a layer
+    that an image or container needs and the store lacks.
+    """
+
     sentinel = "layer not known"
 
 
 class ParentUnknown(UnknownItemError):
+    """Kept for callers that catch it, as in the original; an unknown parent is ``LayerUnknown``."""
+
     sentinel = "parent of layer not known"
 
 
 class DigestUnknown(UnknownItemError):
+    """A blob has no digest to give, or a manifest was written without a function that makes one."""
+
     sentinel = "could not compute digest of item"
 
 
 class SizeUnknown(UnknownItemError):
+    """A blob has no size to give: it, or its item, is not there."""
+
     sentinel = "size is not known"
 
 
@@ -108,18 +124,26 @@ class DirectoryFileUnknown(UnknownItemError, FileNotFoundError):
 
 
 class NotAContainer(WrongKindError):
+    """A container was to be deleted and none matches."""
+
     sentinel = "identifier is not a container"
 
 
 class NotALayer(WrongKindError):
+    """A layer was to be deleted and none matches in the writable store."""
+
     sentinel = "identifier is not a layer"
 
 
 class NotAnImage(WrongKindError):
+    """An image was to be deleted and none matches in the writable store."""
+
     sentinel = "identifier is not an image"
 
 
 class NotAnID(WrongKindError):
+    """An operation on items of any kind found none."""
+
     sentinel = "identifier is not a layer, image, or container"
 
 
@@ -127,18 +151,29 @@ class NotAnID(WrongKindError):
 
 
 class DuplicateID(DuplicateError):
+    """A new item was given an ID that its kind has already."""
+
     sentinel = "that ID is already in use"
 
 
 class DuplicateName(DuplicateError):
+    """A new item was given a name that an item of its kind has already.
+
+    Changing names never raises it: there the name moves.
+    """
+
     sentinel = "that name is already in use"
 
 
 class DuplicateImageNames(DuplicateError):
+    """An additional image store, which we only read, gives one name to several images."""
+
     sentinel = "read-only image store assigns the same name to multiple images"
 
 
 class DuplicateLayerNames(DuplicateError):
+    """An additional image store, which we only read, gives one name to several layers."""
+
     sentinel = "read-only layer store assigns the same name to multiple layers"
 
 
@@ -146,18 +181,26 @@ class DuplicateLayerNames(DuplicateError):
 
 
 class ImageUsedByContainer(InUseError):
+    """The image cannot go while a container is made from it."""
+
     sentinel = "image is in use by a container"
 
 
 class LayerHasChildren(InUseError):
+    """The layer cannot go while another layer rests on it."""
+
     sentinel = "layer has children"
 
 
 class LayerUsedByContainer(InUseError):
+    """The layer belongs to a container, or something is mounted at shutdown."""
+
     sentinel = "layer is in use by a container"
 
 
 class LayerUsedByImage(InUseError):
+    """The layer cannot go while it is an image's top layer."""
+
     sentinel = "layer is in use by an image"
 
 
@@ -166,6 +209,8 @@ class ItemPinned(InUseError):
 
 
 class ParentIsContainer(InUseError):
+    """A container's layer cannot be the parent of a new layer."""
+
     sentinel = "would-be parent layer is a container"
 
 
@@ -173,10 +218,14 @@ class ParentIsContainer(InUseError):
 
 
 class IncompleteOptions(StorageError):
+    """A store was to be opened with options but neither graph root nor run root."""
+
     sentinel = "missing necessary StoreOptions"
 
 
 class InvalidBigDataName(StorageError):
+    """The empty name was given for a blob."""
+
     sentinel = "not a valid name for a big data item"
 
 
@@ -189,26 +238,38 @@ class InvalidDigest(StorageError):
 
 
 class InvalidMappings(StorageError):
+    """Ranges of a container's user or group ID map overlap."""
+
     sentinel = "invalid mappings specified"
 
 
 class LayerNotMounted(StorageError):
+    """The owners of a mapped layer's parents can be told only while it is mounted."""
+
     sentinel = "layer is not mounted"
 
 
 class LoadError(StorageError):
+    """Kept for callers that catch it, as in the original; nothing raises it."""
+
     sentinel = "error loading storage metadata"
 
 
 class NoAvailableIDs(StorageError):
+    """An automatic user namespace needs more unused host IDs than there are."""
+
     sentinel = "not enough unused IDs in user namespace"
 
 
 class NotSupported(StorageError):
+    """The driver, or this system, does not offer the operation."""
+
     sentinel = "not supported"
 
 
 class StoreIsReadOnly(ReadOnlyError):
+    """A write was asked of a layer or store that is open for reading only."""
+
     sentinel = "called a write method on a read-only store"
 
 
@@ -233,6 +294,8 @@ class DriverError(StorageError):
 
 
 class DriverNotSupported(DriverError):
+    """The graph driver is unknown, or this system cannot run it."""
+
     sentinel = "driver not supported"
 
 
@@ -244,6 +307,8 @@ class ArchiveError(StorageError):
 
 
 class ArchiveTruncated(ArchiveError):
+    """The archive ends before its last member does."""
+
     sentinel = "unexpected EOF"
 
 
@@ -275,60 +340,90 @@ class CheckError(StorageError):
 
 
 class LayerUnaccounted(CheckError):
+    """The driver has a tree that no record owns."""
+
     sentinel = "layer in lower level storage driver not accounted for"
 
 
 class LayerUnreferenced(CheckError):
+    """No image or container needs the layer."""
+
     sentinel = "layer not referenced by any images or containers"
 
 
 class LayerIncorrectContentDigest(CheckError):
+    """What the layer would be exported as has another digest than was recorded."""
+
     sentinel = "layer content incorrect digest"
 
 
 class LayerIncorrectContentSize(CheckError):
+    """What the layer would be exported as has another size than was recorded."""
+
     sentinel = "layer content incorrect size"
 
 
 class LayerContentModified(CheckError):
+    """A file of the layer is not what was imported; the text names it."""
+
     sentinel = "layer content modified"
 
 
 class LayerFileListDamaged(CheckError):
+    """The recorded list of the layer's files cannot be read."""
+
     sentinel = "layer file list is damaged"
 
 
 class LayerDirectoryDamaged(CheckError):
+    """What the driver keeps beside the layer's tree (``link``, ``lower``) is lost or wrong."""
+
     sentinel = "layer directory is damaged"
 
 
 class LayerDataMissing(CheckError):
+    """The layer's tree or one of its blobs is gone."""
+
     sentinel = "layer data item is missing"
 
 
 class LayerMissing(CheckError):
+    """A layer that another one rests on is not recorded."""
+
     sentinel = "layer is missing"
 
 
 class ImageLayerMissing(CheckError):
+    """The image's top layer is not recorded."""
+
     sentinel = "image layer is missing"
 
 
 class ImageDataMissing(CheckError):
+    """A blob of the image is gone."""
+
     sentinel = "image data item is missing"
 
 
 class ImageDataIncorrectSize(CheckError):
+    """A blob of the image has another size than was recorded."""
+
     sentinel = "image data item has incorrect size"
 
 
 class ContainerImageMissing(CheckError):
+    """The image that the container was made from is not recorded."""
+
     sentinel = "image missing"
 
 
 class ContainerDataMissing(CheckError):
+    """A blob of the container is gone."""
+
     sentinel = "container data item is missing"
 
 
 class ContainerDataIncorrectSize(CheckError):
+    """A blob of the container has another size than was recorded."""
+
     sentinel = "container data item has incorrect size"

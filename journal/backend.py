@@ -61,11 +61,12 @@ class JournalBackend(Protocol):
     def last_sequence(self) -> int:
         """Number of the newest event, 0 for none."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Free what reading and watching holds."""
 
 
 class FileBackend:
-    """The journal in a folder."""
+    """The journal in a folder. Methods: ``JournalBackend``."""
 
     def __init__(self, journal: Journal) -> None:
         self.journal = journal
@@ -112,7 +113,10 @@ class FileBackend:
 
 
 class MemoryBackend:
-    """Everything in this process; records pass through the codec, as they would on disk."""
+    """Everything in this process; records pass through the codec, as they would on disk.
+
+    Methods: ``JournalBackend``.
+    """
 
     def __init__(self, now: Callable[[], int] | None = None) -> None:
         import time

@@ -226,6 +226,7 @@ class Reader:
         return True
 
     def close(self) -> None:
+        """Free the file; harmless when repeated."""
         self._fd = -1
         self._cursor.close()
 

@@ -59,10 +59,14 @@ class LayerDiffApplied(NamedTuple):
 
 
 class LayerDeleted(NamedTuple):
+    """The layer, its names and its blobs are gone."""
+
     id: LayerID
 
 
 class ImageCreated(NamedTuple):
+    """An image exists from here on; ``top_layer`` may be empty."""
+
     id: ImageID
     names: tuple[str, ...]
     names_history: tuple[str, ...]
@@ -90,15 +94,21 @@ class ImageMappedLayerAdded(NamedTuple):
 
 
 class ImageMappedLayerRemoved(NamedTuple):
+    """The image's copy with other ID maps is no longer recorded with it."""
+
     id: ImageID
     layer: LayerID
 
 
 class ImageDeleted(NamedTuple):
+    """The image, its names and its blobs are gone; layers that go too have events of their own."""
+
     id: ImageID
 
 
 class ContainerCreated(NamedTuple):
+    """A container exists from here on; its layer has an event of its own before this one."""
+
     id: ContainerID
     names: tuple[str, ...]
     image: ImageID
@@ -113,6 +123,8 @@ class ContainerCreated(NamedTuple):
 
 
 class ContainerDeleted(NamedTuple):
+    """The container, its names and its blobs are gone; its layer has an event of its own."""
+
     id: ContainerID
 
 
@@ -133,12 +145,16 @@ class NamesAdded(NamedTuple):
 
 
 class NamesRemoved(NamedTuple):
+    """The item lost ``names``."""
+
     kind: Kind
     id: str
     names: tuple[str, ...]
 
 
 class MetadataSet(NamedTuple):
+    """``metadata`` replaced the item's opaque text."""
+
     kind: Kind
     id: str
     metadata: str

@@ -81,24 +81,34 @@ class ItemData:
     # -- big data --------------------------------------------------------------------------------
 
     def list_layer_big_data(self, key: str) -> list[str]:
+        """Names of the layer's blobs, by their first write. Raises ``LayerUnknown``."""
         return bigdata.names(self._core, Kind.LAYER, key)
 
     def layer_big_data(self, key: str, name: str) -> bytes:
+        """One blob of a layer. Raises ``LayerUnknown``, ``BigDataUnknown``."""
         return bigdata.read(self._core, Kind.LAYER, key, name)
 
     def set_layer_big_data(self, key: str, name: str, data: bytes) -> None:
+        """Store or replace one blob of a layer.
+
+        Raises ``LayerUnknown``, ``InvalidBigDataName``.
+        """
         bigdata.write(self._core, Kind.LAYER, key, name, data)
 
     def list_image_big_data(self, key: str) -> list[str]:
+        """Names of the image's blobs, by their first write. Raises ``ImageUnknown``."""
         return bigdata.names(self._core, Kind.IMAGE, key)
 
     def image_big_data(self, key: str, name: str) -> bytes:
+        """One blob of an image. Raises ``ImageUnknown``, ``BigDataUnknown``."""
         return bigdata.read(self._core, Kind.IMAGE, key, name)
 
     def image_big_data_size(self, key: str, name: str) -> int:
+        """Its length in bytes. Raises ``SizeUnknown``, also for an unknown image."""
         return bigdata.size(self._core, Kind.IMAGE, key, name)
 
     def image_big_data_digest(self, key: str, name: str) -> Digest:
+        """Its recorded digest. Raises ``DigestUnknown``, also for an unknown image."""
         return bigdata.digest(self._core, Kind.IMAGE, key, name)
 
     def set_image_big_data(
@@ -111,42 +121,68 @@ class ItemData:
         bigdata.write(self._core, Kind.IMAGE, key, name, data, digester)
 
     def list_container_big_data(self, key: str) -> list[str]:
+        """Names of the container's blobs, by their first write. Raises ``ContainerUnknown``."""
         return bigdata.names(self._core, Kind.CONTAINER, key)
 
     def container_big_data(self, key: str, name: str) -> bytes:
+        """One blob of a container.
+
+        Raises ``ContainerUnknown``, ``BigDataUnknown``, ``InvalidBigDataName``.
+        """
         return bigdata.read(self._core, Kind.CONTAINER, key, name)
 
     def container_big_data_size(self, key: str, name: str) -> int:
+        """Its length in bytes. Raises ``ContainerUnknown``, ``SizeUnknown``."""
         return bigdata.size(self._core, Kind.CONTAINER, key, name)
 
     def container_big_data_digest(self, key: str, name: str) -> Digest:
+        """Its SHA-256. Raises ``ContainerUnknown``, ``DigestUnknown``."""
         return bigdata.digest(self._core, Kind.CONTAINER, key, name)
 
     def set_container_big_data(self, key: str, name: str, data: bytes) -> None:
+        """Store or replace one blob of a container.
+
+        Raises ``ContainerUnknown``, ``InvalidBigDataName``.
+        """
         bigdata.write(self._core, Kind.CONTAINER, key, name, data)
 
     # -- directories -----------------------------------------------------------------------------
 
     def container_directory(self, key: str) -> Path:
+        """The container's own directory in the graph root, made if missing, mode 0700.
+
+        It goes with the container. Raises ``ContainerUnknown``.
+        """
         return directories.container_directory(self._core, key)
 
     def container_run_directory(self, key: str) -> Path:
+        """The same in the run root, where a reboot empties it. Raises ``ContainerUnknown``."""
         return directories.container_run_directory(self._core, key)
 
     def image_directory(self, key: str) -> Path:
+        """The image's own directory in the graph root, made if missing, mode 0700.
+
+        ``key`` is taken as an ID and need not be one of an image (quirk Q-19). Raises ``InvalidID``
+        for one that would lead out of the store.
+        """
         return directories.image_directory(self._core, key)
 
     def image_run_directory(self, key: str) -> Path:
+        """The same in the run root, where a reboot empties it. Raises ``InvalidID``."""
         return directories.image_run_directory(self._core, key)
 
     def set_container_directory_file(self, key: str, file: str, data: bytes) -> None:
+        """Write a file of the container's directory. Raises ``ContainerUnknown``."""
         directories.write_file(self.container_directory(key), file, data)
 
     def from_container_directory(self, key: str, file: str) -> bytes:
+        """Read one. Raises ``ContainerUnknown``, ``DirectoryFileUnknown``."""
         return directories.read_file(self.container_directory(key), file)
 
     def set_container_run_directory_file(self, key: str, file: str, data: bytes) -> None:
+        """Write a file of the container's run directory. Raises ``ContainerUnknown``."""
         directories.write_file(self.container_run_directory(key), file, data)
 
     def from_container_run_directory(self, key: str, file: str) -> bytes:
+        """Read one. Raises ``ContainerUnknown``, ``DirectoryFileUnknown``."""
         return directories.read_file(self.container_run_directory(key), file)

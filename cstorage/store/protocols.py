@@ -20,37 +20,47 @@ if TYPE_CHECKING:
 class MetadataStore(Protocol):
     """Opaque text by item."""
 
-    def metadata(self, key: str) -> str: ...
+    def metadata(self, key: str) -> str:
+        """The item's text, "" if none was set."""
 
-    def set_metadata(self, key: str, text: str) -> None: ...
+    def set_metadata(self, key: str, text: str) -> None:
+        """Replace it."""
 
 
 @runtime_checkable
 class FlaggableStore(Protocol):
     """Small JSON values by item and name."""
 
-    def flags(self, key: str) -> Mapping[str, Any]: ...
+    def flags(self, key: str) -> Mapping[str, Any]:
+        """All flags of the item."""
 
-    def set_flag(self, key: str, flag: str, value: Any) -> None: ...
+    def set_flag(self, key: str, flag: str, value: Any) -> None:
+        """Set one to a JSON value."""
 
-    def clear_flag(self, key: str, flag: str) -> None: ...
+    def clear_flag(self, key: str, flag: str) -> None:
+        """Take one away; an absent one is ignored."""
 
 
 @runtime_checkable
 class BigDataStore(Protocol):
     """Named blobs by item."""
 
-    def names(self, key: str) -> list[str]: ...
+    def names(self, key: str) -> list[str]:
+        """Names of the item's blobs, in the order of their first write."""
 
-    def read(self, key: str, name: str) -> bytes: ...
+    def read(self, key: str, name: str) -> bytes:
+        """The bytes of one."""
 
-    def size(self, key: str, name: str) -> int: ...
+    def size(self, key: str, name: str) -> int:
+        """Its length in bytes."""
 
-    def digest(self, key: str, name: str) -> Digest: ...
+    def digest(self, key: str, name: str) -> Digest:
+        """Its digest."""
 
     def write(
         self, key: str, name: str, data: bytes, digester: Callable[[bytes], str] | None = None
-    ) -> None: ...
+    ) -> None:
+        """Store or replace one."""
 
 
 class Blobs:

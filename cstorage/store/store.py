@@ -143,22 +143,27 @@ class Store(Finder, ItemData, Mounter):
 
     @property
     def graph_root(self) -> Path:
+        """Where the store keeps what stays."""
         return _public(self._core.location.graph_root)
 
     @property
     def run_root(self) -> Path:
+        """Where it keeps what a reboot may empty."""
         return _public(self._core.location.run_root)
 
     @property
     def image_store(self) -> str:
+        """Root of the split image store, "" without one."""
         return self._core.location.image_store
 
     @property
     def transient(self) -> bool:
+        """Whether containers are kept in the run root."""
         return self._core.location.transient
 
     @property
     def driver_name(self) -> str:
+        """The graph driver's name: ``overlay``, ``vfs`` …"""
         return self._core.driver.name
 
     @property
@@ -171,6 +176,7 @@ class Store(Finder, ItemData, Mounter):
 
     @property
     def driver_options(self) -> tuple[str, ...]:
+        """Options of the driver, as ``overlay.name=value``."""
         return self._core.location.driver_options
 
     @property
@@ -180,6 +186,7 @@ class Store(Finder, ItemData, Mounter):
 
     @property
     def gid_map(self) -> IDMap:
+        """The same for groups."""
         return self._core.options.gid_map
 
     @property
@@ -202,6 +209,7 @@ class Store(Finder, ItemData, Mounter):
         return self._core.driver.status()
 
     def version(self) -> str:
+        """Version of the installed distribution, "" where it runs without being installed."""
         from importlib.metadata import PackageNotFoundError, version
 
         try:
