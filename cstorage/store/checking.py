@@ -26,10 +26,13 @@ if TYPE_CHECKING:
     from cstorage.store.catalogue import Catalogue
     from cstorage.store.core import Core
     from cstorage.store.mounts import MountTable
+    from journal import Position
 
 _LOOKS_LIKE_ID = re.compile("[a-f0-9]{64}")
 _KINDS: dict[type, Kind] = {Layer: Kind.LAYER, Image: Kind.IMAGE, Container: Kind.CONTAINER}
 _T = TypeVar("_T", Layer, Image)
+_MORE_LOOKS = 3
+"""Of a check that finds something while others work: what is only on its way is not found again."""
 
 
 class CheckOptions(NamedTuple):
@@ -67,14 +70,56 @@ def _age_s(layer: Layer) -> float:
 
 
 def check(core: Core, options: CheckOptions = CHECK_MOST) -> Report:
-    """Look at everything that ``options`` name. Takes no lock; a store in use may be checked."""
+    """Look at everything that ``options`` name. A store in use may be checked.
+
+    No lock is held while anything is read. What others had in their hands meanwhile (a tree that
+    has its place before its event, content on its way out) looks like damage; so whoever has
+    findings lets the others finish, and reports only what is found again.
+    """
+    report, seen = _look(core, options, None)
+    for _ in range(_MORE_LOOKS):
+        if report.healthy or not _let_finish(core):
+            break
+        before = seen
+        again, seen = _look(core, options, {x for found in report for x in found})
+        report = Report._make(
+            {x: found for x, found in second.items() if x in first}
+            for first, second in zip(report, again, strict=True)
+        )
+        if seen == before:
+            break  # nothing happened between the two looks but what was waited for
+    return report
+
+
+def _let_finish(core: Core) -> bool:
+    """Settle what the dead have left, wait for the change that is being made; False if in vain."""
+    try:
+        core.sweep()
+        with core.transaction():
+            return True
+    except err.StorageError:
+        return False  # read-only, damaged, or a writer that does not end: what was seen must do
+
+
+def _look(core: Core, options: CheckOptions, only: set[str] | None) -> tuple[Report, Position]:
+    """One look at all items, or at those of ``only``, and the place in the journal it is of.
+
+    The trees are listed before the records are taken: one that got its record in between has one.
+    """
     report = Report({}, {}, {}, {}, {})
-    catalogue = core.catalogue
+    trees = [x for x in core.driver.layers() if only is None or x in only]
+    with core.mutex:
+        catalogue, at = core.view, core.position
     state = catalogue.primary
-    trees = set(core.driver.layers())
-    referenced = _check_images(core, catalogue, options, report)
+    referenced = _check_images(core, catalogue, options, report, only)
     for layer in _first_of_each(catalogue.layers()):
-        found = list(_check_layer(core, state, layer, options))
+        if only is not None and layer.id not in only:
+            continue
+        found: list[Exception] = []
+        try:
+            found += _check_layer(core, state, layer, options)
+        except (err.StorageError, OSError) as error:  # deleted meanwhile, or past all reading
+            found.append(err.CheckError(f"layer {layer.id}: {error}"))
         # Compared after all stores are known: a parent in an additional store is no finding (Q-20).
         if layer.parent and catalogue.layer_by_id(layer.parent) is None:
             found.append(err.LayerMissing(f"layer {layer.parent}"))
@@ -85,11 +130,11 @@ def check(core: Core, options: CheckOptions = CHECK_MOST) -> Report:
         if found:
             (report.read_only_layers if layer.read_only else report.layers)[layer.id] = found
     for tree in sorted(trees):
-        if state.layer(tree) is None and core.state.layer(tree) is None:
+        if state.layer(tree) is None:
             report.layers[tree] = [err.LayerUnaccounted(f"layer {tree}")]
     _spread(catalogue, report)
-    _check_containers(core, state, options, report)
-    return report
+    _check_containers(core, catalogue, options, report)
+    return report, at
 
 
 def _first_of_each(items: Iterator[_T]) -> Iterator[_T]:
@@ -123,7 +168,7 @@ def _blob_findings(
                 continue
         try:
             data = bigdata.read(core, kind, item.id, blob.name)
-        except FileNotFoundError:
+        except (FileNotFoundError, err.UnknownItemError):  # the latter: deleted meanwhile
             yield missing(where)
         except (ContentDamaged, OSError) as error:
             yield err.StorageError(f"{where}: {error}")
@@ -133,13 +178,17 @@ def _blob_findings(
 
 
 def _check_images(
-    core: Core, catalogue: Catalogue, options: CheckOptions, report: Report
+    core: Core,
+    catalogue: Catalogue,
+    options: CheckOptions,
+    report: Report,
+    only: set[str] | None,
 ) -> set[str]:
     """Findings of images' own; returns the IDs of all layers that images rest on."""
     referenced: set[str] = set()
     for image in _first_of_each(catalogue.images()):
         found: list[Exception] = []
-        if options.image_data:
+        if options.image_data and (only is None or image.id in only):
             found += _blob_findings(core, image, err.ImageDataMissing, err.ImageDataIncorrectSize)
         for id_, layer in _chain(catalogue, image):
             if layer is None:
@@ -200,21 +249,21 @@ def _check_layer(
         if damaged:
             yield err.LayerFileListDamaged(f"layer {layer.id}: {damaged}")
     if options.layer_mountable:
-        unmountable = list(_check_mountable(core, state, layer))
+        unmountable = list(_check_mountable(core, layer))
         whole = whole and not unmountable
         yield from unmountable
     if options.layer_contents and whole and layer.diff.manifest:
         yield from _check_contents(core, state, layer)
 
 
-def _check_mountable(core: Core, state: State, layer: Layer) -> Iterator[Exception]:
+def _check_mountable(core: Core, layer: Layer) -> Iterator[Exception]:
     from cstorage.drivers.contract import MountOptions
 
     if core.driver.is_mounted(layer.id):
         return
     try:
         with core.mounts.held():
-            if state.layer(layer.id) is None or core.driver.is_mounted(layer.id):
+            if core.state.layer(layer.id) is None or core.driver.is_mounted(layer.id):
                 return
             core.driver.mount(
                 layer.id,
@@ -237,7 +286,10 @@ def _check_contents(core: Core, state: State, layer: Layer) -> Iterator[Exceptio
         yield err.CheckError(f"layer {layer.id}: {error}")
 
 
-def _check_containers(core: Core, state: State, options: CheckOptions, report: Report) -> None:
+def _check_containers(
+    core: Core, catalogue: Catalogue, options: CheckOptions, report: Report
+) -> None:
+    state = catalogue.primary
     for id_ in state.ids(Kind.CONTAINER):
         container = lookup.container(state, id_)
         found: list[Exception] = []
@@ -245,7 +297,7 @@ def _check_containers(core: Core, state: State, options: CheckOptions, report: R
             found += _blob_findings(
                 core, container, err.ContainerDataMissing, err.ContainerDataIncorrectSize
             )
-        if container.image and core.catalogue.find_image(container.image) is None:
+        if container.image and catalogue.find_image(container.image) is None:
             found.append(err.ContainerImageMissing(f"image {container.image}"))
         found += report.images.get(container.image, ())
         if container.image not in report.images:
