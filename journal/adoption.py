@@ -18,7 +18,7 @@ from journal import segment as sg
 from journal.checksum import extender
 from journal.codec import encode
 from journal.cursor import Cursor
-from journal.errors import JournalDamaged, JournalError
+from journal.errors import JournalDamaged, JournalError, JournalSuspect, UnsupportedFormat
 from journal.fs import O_RDWR, read_file
 from journal.observe import observe
 from journal.plain import TYPE_CHECKING, NoReturn
@@ -44,6 +44,13 @@ def adopt(tail: Tail, recent: Recent) -> None:
             return
     if tail.fd >= 0 and tail.fs.fstat(tail.fd).st_nlink == 0:
         tail.acked = cursor = None  # a repair put another file in its place
+    if layout.suspect(tail.fs, tail.root):
+        # Whoever wrote meanwhile may have seen its sync fail: what the kernel shows of it need
+        # not be on the disk, and another descriptor's sync would not say so.
+        raise JournalSuspect(
+            f"{tail.root}: a sync failed earlier ({layout.SUSPECT} file); check the "
+            "device, then run `verify --full` and `repair --clear-suspect`"
+        )
     out = recent.wanted
     if cursor is None:
         cursor = tail.cursor = _first_cursor(tail)
@@ -53,6 +60,11 @@ def adopt(tail: Tail, recent: Recent) -> None:
     while cursor.read(out):
         pass
     recent.read(out)
+    if cursor.header.compat:
+        raise UnsupportedFormat(
+            f"{tail.root}: segment {cursor.header.number} has features "
+            f"{cursor.header.compat:#x} that only a newer version may write; it can be read"
+        )
     _settle(tail, cursor)
     _attach(tail, cursor)
     tail.stale = tail.torn = False

@@ -16,8 +16,8 @@ from _thread import allocate_lock
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from journal.codec import decode, encode
-from journal.errors import Conflict, DuplicateTransaction, InvalidRecord
-from journal.frame import DATA, MAX_EVENTS, Transaction
+from journal.errors import Conflict, DuplicateTransaction, InvalidRecord, ResyncRequired
+from journal.frame import DATA, MAX_BODY, MAX_EVENTS, Transaction
 from journal.position import Position
 from journal.position import parse as parse_position
 
@@ -139,7 +139,15 @@ class MemoryBackend:
     ) -> tuple[int, int]:
         if not 0 < len(events) <= MAX_EVENTS:
             raise InvalidRecord(f"a transaction has 1 to {MAX_EVENTS} events, not {len(events)}")
+        if txid is not None and (type(txid) is not bytes or len(txid) != 16):
+            raise InvalidRecord("a transaction id is 16 bytes")
+        if type(reason) is not str or type(schema) is not int or schema < 0:
+            raise InvalidRecord("reason is text, schema a number from 0")
+        if not all(isinstance(event, (list, tuple)) for event in events):
+            raise InvalidRecord("an event is a list")
         body = encode([schema, list(actor), txid or bytes(16), reason, [list(e) for e in events]])
+        if len(body) > MAX_BODY:
+            raise InvalidRecord(f"a transaction of {len(body)} bytes is larger than {MAX_BODY}")
         with self._lock:
             if expected is not None and expected != self._last:
                 raise Conflict(expected, self._last)
@@ -153,7 +161,11 @@ class MemoryBackend:
             return first, self._last
 
     def read(self, cursor: str = "") -> Iterator[Record]:
-        index = int(cursor or 0)
+        index = int(cursor or 0) if (cursor or "0").isdecimal() else -1
+        if index < 0:
+            raise InvalidRecord(f"not a cursor: {cursor!r}")
+        if index > len(self._records):
+            raise ResyncRequired(f"cursor {cursor} is not part of this history")
         while index < len(self._records):
             first, time_ns, body = self._records[index]
             index += 1

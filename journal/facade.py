@@ -25,8 +25,8 @@ from journal.errors import (
     InvalidRecord,
     JournalClosed,
     JournalError,
-    JournalNotFound,
     JournalReadOnly,
+    LockTimeout,
 )
 from journal.plain import TYPE_CHECKING, Any
 from journal.position import Position
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from journal.watcher import Watcher
     from journal.writer import Appender
 
+WAIT_MAX_S = 1e8
+"""Threads cannot wait longer (three years); ``inf`` means this."""
 DURABILITIES = ("commit", "group", "none")
 GROUP_COUNT = 1024
 GROUP_BYTES = 4 << 20
@@ -102,6 +104,7 @@ class Journal:
         self._queue: list[_Waiting] = []
         self._leader: Request | None = None  # whose thread writes for all that wait
         self._look: Reader | None = None
+        self._look_lock = allocate_lock()
         self._readers: WeakSet[Reader] = WeakSet()  # closed with the journal, if not before
         self._snapshots: Snapshots | None = None
         _open_journals.add(self)
@@ -142,10 +145,7 @@ class Journal:
         root = os.path.abspath(os.fspath(path))
         found = layout.read_format(fs, root)
         if found is None and not (create and mode == "w"):
-            raise JournalNotFound(
-                f"{root} holds no journal (no {layout.FORMAT} file): "
-                "create one with mode 'w' and create=True"
-            )
+            found = layout.require(fs, root)  # says what is there instead
         hint = [Position(0, 0, 0, b"")]
         appender: Appender | None = None
         if mode == "w":
@@ -205,11 +205,13 @@ class Journal:
     def position(self) -> Position:
         """The end of the log as visible now (reads what is new since the last look)."""
         self._check()
-        if self._look is None:
-            self._look = self.reader(self._hint[0] if self._hint[0].segment else self._last_start())
-        while self._look.read_batch():
-            pass
-        return self._look.position
+        with self._look_lock:  # a reader serves one thread at a time
+            if self._look is None:
+                start = self._hint[0] if self._hint[0].segment else self._last_start()
+                self._look = self.reader(start)
+            while self._look.read_batch():
+                pass
+            return self._look.position
 
     def _last_start(self) -> Position | None:
         """Start of the last segment whose header is valid: where looking for the end begins."""
@@ -278,7 +280,10 @@ class Journal:
         ``WriterPoisoned``, ``JournalReadOnly``.
         """
         self._writing()
-        return Writer(self, self.lock_timeout_s if timeout_s is None else timeout_s)
+        return Writer(self, self._limit(timeout_s))
+
+    def _limit(self, timeout_s: float | None) -> float:
+        return min(self.lock_timeout_s if timeout_s is None else timeout_s, WAIT_MAX_S)
 
     def commit(
         self,
@@ -307,6 +312,7 @@ class Journal:
         )  # fmt: skip
         if self._mine:
             raise JournalError("commit on the journal inside its writer block: use the writer's")
+        limit_s = given_s = self._limit(timeout_s)
         waiting: _Waiting | None = None
         try:
             with self._queue_lock:
@@ -316,16 +322,21 @@ class Journal:
                     waiting = _Waiting(request)
                     self._queue.append(waiting)
             if waiting is not None:
+                begun = self.clock.monotonic()
                 waiting.wake.acquire()
+                # Those before may have waited for the lock in vain: our time has run as well.
+                limit_s = max(0.0, given_s - (self.clock.monotonic() - begun))
             if self._leader is request:
-                self._lead(
-                    appender, request, self.lock_timeout_s if timeout_s is None else timeout_s
-                )
+                self._lead(appender, request, limit_s)
         finally:  # also after an interrupt anywhere above
             self._free(appender)
             if self._leader is request or (waiting is not None and not waiting.done):
                 self._pass_on(request, waiting)
         if request.error is not None:
+            if waiting is not None and isinstance(request.error, LockTimeout):
+                holder = request.error.holder  # the rest of our time says nothing to anybody
+                text = f"{self.root}: no turn within {given_s:g} s, locked by {holder}"
+                raise LockTimeout(text, holder) from request.error
             raise request.error
         if request.result is None:
             raise JournalError(
@@ -384,8 +395,6 @@ class Journal:
                 self._gate.release()
 
     def _busy(self, timeout_s: float) -> JournalError:
-        from journal.errors import LockTimeout
-
         who = "another thread of this process"
         return LockTimeout(f"{self.root}: {who} has been writing for {timeout_s:g} s", who)
 

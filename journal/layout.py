@@ -56,7 +56,8 @@ def read_format(fs: Fs, root: str) -> Format | None:
         uuid, created = b"", 0
     if len(uuid) != 16 or lines[0] != _FIRST_LINE:
         raise JournalDamaged(
-            f"{root}/{FORMAT} is damaged: restore the three lines (the uuid is in every segment)"
+            f"{root}/{FORMAT} is damaged: `repair` writes it anew from the segments",
+            rule="format",
         )
     return Format(uuid, created)
 
@@ -65,15 +66,28 @@ def require(fs: Fs, root: str) -> Format:
     """The marker of an existing journal; ``JournalNotFound`` says how to make one."""
     found = read_format(fs, root)
     if found is None:
-        raise JournalNotFound(f"{root} holds no journal (no {FORMAT} file): open it with create")
+        if holds_segments(fs, root):
+            raise JournalDamaged(lost_marker(root), rule="format")
+        raise JournalNotFound(
+            f"{root} holds no journal (no {FORMAT} file): create one with mode 'w' and create=True"
+        )
     return found
 
 
-def _entries(fs: Fs, path: str) -> list[str]:
+def holds_segments(fs: Fs, root: str) -> bool:
+    """Whether there is more than an unfinished creation leaves."""
+    folder = f"{root}/{sg.FOLDER}"
     try:
-        return fs.listdir(path)
-    except FileNotFoundError:
-        return []
+        numbers = sg.listing(fs, folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return bool(numbers) and (
+        numbers != [1] or fs.stat(f"{folder}/{sg.name(1)}").st_size > sg.HEADER_SIZE
+    )
+
+
+def lost_marker(root: str) -> str:
+    return f"{root} holds segments and no {FORMAT} file: `repair` writes it anew"
 
 
 def prepare(fs: Fs, root: str) -> None:
@@ -113,11 +127,8 @@ def create(fs: Fs, clock: Clock, root: str) -> Format:
     if found is not None:
         return found
     folder = f"{root}/{sg.FOLDER}"
-    for number in sg.listing(fs, folder):
-        if number != 1 or fs.stat(f"{folder}/{sg.name(number)}").st_size > sg.HEADER_SIZE:
-            raise JournalDamaged(
-                f"{root}: segments without a {FORMAT} file: restore the file from a copy"
-            )
+    if holds_segments(fs, root):
+        raise JournalDamaged(lost_marker(root), rule="format")
     uuid = clock.random(16)
     now = clock.time_ns()
     publish(
@@ -170,7 +181,28 @@ def spend_reserve(fs: Fs, root: str) -> bool:
 
 def suspect(fs: Fs, root: str) -> bool:
     """Whether an earlier writer saw a failed sync."""
-    return SUSPECT in _entries(fs, root)
+    try:
+        fs.stat(f"{root}/{SUSPECT}")
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def leave_suspect(fs: Fs, root: str, text: str) -> None:
+    """Tell all others that a sync failed. The name comes first: a device that refuses syncs will
+    refuse the marker's too, and other processes see it all the same."""
+    try:
+        fd = fs.open(f"{root}/{SUSPECT}", O_CREATE, 0o644)
+    except OSError:
+        return
+    try:
+        fs.pwrite(fd, f"{text}\n".encode(), 0)
+        fs.fdatasync(fd)
+        fs.sync_directory(root)
+    except OSError:
+        pass
+    finally:
+        fs.close(fd)
 
 
 def save_cut(fs: Fs, root: str, number: int, offset: int, data: bytes) -> tuple[bytes, bool]:

@@ -33,6 +33,6 @@ def parse(text: str) -> Position:
         place = Position(int(segment), int(offset), int(sequence), bytes.fromhex(link))
     except ValueError as error:
         raise InvalidRecord(f"not a journal position: {text!r}") from error
-    if len(place.link) != 32:
+    if len(place.link) != 32 or not all(0 <= number < 1 << 63 for number in place[:3]):
         raise InvalidRecord(f"not a journal position: {text!r}")
     return place

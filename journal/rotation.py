@@ -58,6 +58,18 @@ def rotate(tail: Tail) -> None:
     tail.torn = torn
 
 
+def _taken_back(tail: Tail, number: int) -> bool:
+    """Whether no successor is there any more. It may have got its name but not the sync of its
+    folder, for which a descriptor is needed; nothing is in it yet."""
+    try:
+        tail.fs.unlink(f"{tail.root}/{sg.FOLDER}/{sg.name(number)}")
+    except FileNotFoundError:
+        pass
+    except OSError:
+        return False
+    return True
+
+
 def _succeed(tail: Tail) -> None:
     """Create and enter the successor of a sealed segment."""
     cursor = tail.cursor
@@ -72,7 +84,7 @@ def _succeed(tail: Tail) -> None:
     try:
         publish(tail.fs, folder, sg.name(number), data)  # R2, R3, R4
     except OSError as error:
-        if error.errno in _WANTING and number not in sg.listing(tail.fs, folder):
+        if error.errno in _WANTING and _taken_back(tail, number):
             raise  # nothing was begun: the next append tries again
         tail.die(error)
         raise WriterPoisoned(

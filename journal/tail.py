@@ -20,7 +20,7 @@ from journal import layout
 from journal import mark as mk
 from journal.checksum import Extend, extender, preferred
 from journal.errors import WriterPoisoned
-from journal.fs import Fs, publish
+from journal.fs import Fs
 from journal.plain import TYPE_CHECKING
 from journal.position import Position
 from journal.request import Committed, Request
@@ -177,10 +177,7 @@ class Tail:
     def die(self, error: BaseException) -> None:
         """Nothing is written any more, here or (until verified) by anybody else."""
         self.poison = error
-        try:
-            publish(self.fs, self.root, layout.SUSPECT, f"{error}\n".encode())
-        except OSError:
-            pass
+        layout.leave_suspect(self.fs, self.root, str(error))
 
     # -- the end ------------------------------------------------------------------------------
 

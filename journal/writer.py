@@ -21,7 +21,6 @@ from journal.errors import (
     DuplicateTransaction,
     JournalError,
     JournalFull,
-    JournalSuspect,
 )
 from journal.fs import FULL, Fs
 from journal.plain import TYPE_CHECKING
@@ -85,11 +84,6 @@ class Appender:
             log.check()
         try:
             self.lock.acquire(timeout_s)
-            if log.acked is None and layout.suspect(self._fs, self._root):
-                raise JournalSuspect(
-                    f"{self._root}: a sync failed earlier ({layout.SUSPECT} file); check the "
-                    "device, then run `verify --full` and `repair --clear-suspect`"
-                )
             adopt(log, self._recent)
         except BaseException:
             self.lock.release()

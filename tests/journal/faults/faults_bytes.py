@@ -486,7 +486,7 @@ def damages(world: World) -> Iterator[tuple[str, str, Callable[[SimFs], None]]]:
     yield "last torn", "torn", edit(last, lambda b: b + b"JFR1" + b"x" * 20)
     yield "last torn zeros", "torn", edit(last, lambda b: b + bytes(100))
     yield "last flipped", "damage", edit(last, lambda b: b[:200] + b"?" + b[201:])
-    yield "FORMAT missing", "unreadable", remove(ROOT + "/FORMAT")
+    yield "FORMAT missing", "damage", remove(ROOT + "/FORMAT")
     yield "FORMAT garbage", "damage", edit(ROOT + "/FORMAT", lambda b: b"hello\n")
     yield "FORMAT newer", "unreadable", edit(ROOT + "/FORMAT", lambda b: b"journal 9\n" + b)
     yield "FORMAT uuid", "damage", edit(

@@ -49,7 +49,7 @@ MUTANTS = (
     Mutant("a dead writer goes on", "tail",
            "        self.poison = error\n", "        pass\n", ("T6",)),
     Mutant("no SUSPECT marker", "tail",
-           'publish(self.fs, self.root, layout.SUSPECT, f"{error}\\n".encode())', "pass", ("T6",)),
+           "layout.leave_suspect(self.fs, self.root, str(error))", "pass", ("T6",)),
     Mutant("no sync when adopting", "adoption",
            "    else:\n        tail.sync(cursor.position)\n    tail.acked",
            "    else:\n        tail.synced = cursor.offset\n    tail.acked", ("T2",)),
