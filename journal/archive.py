@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from journal import frame as fr
 from journal import segment as sg
 from journal.cursor import ARCHIVE, Cursor, open_segment
-from journal.errors import JournalDamaged, JournalError, UnsupportedFormat
+from journal.errors import JournalDamaged, JournalError, SnapshotRefused, UnsupportedFormat
 from journal.fs import Fs, publish, read_file
 from journal.merkle import last_frame, peaks_before
 
@@ -105,7 +105,10 @@ def prune(journal: Journal, *, before_sequence: int | None = None) -> list[int]:
         good = []
         for name in journal.snapshots.trusted():
             with journal.snapshots.open_one(name) as snapshot:
-                snapshot.prove_all()
+                try:
+                    snapshot.prove_all()
+                except SnapshotRefused:
+                    continue
                 good.append(snapshot.position)
         if len(good) < 2:
             raise JournalError(

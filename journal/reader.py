@@ -86,7 +86,10 @@ class Reader:
         """Whether ``read_new`` may have something: one ``fstat``."""
         if self._fd < 0 or not self._alive[0]:
             return True
-        stat = self._fstat(self._fd)
+        try:
+            stat = self._fstat(self._fd)
+        except OSError:
+            return True  # closed by another thread: reading will say so
         return stat.st_size != self._seen or stat.st_nlink == 0
 
     def read_new(self) -> Iterator[Frame]:
@@ -118,6 +121,14 @@ class Reader:
     def _fill(self) -> bool:
         if not self._alive[0]:
             raise JournalClosed("the reader's journal was closed, or is the parent process's")
+        try:
+            return self._look()
+        except (OSError, AssertionError):
+            if self._alive[0]:
+                raise
+            raise JournalClosed("the reader's journal was closed by another thread") from None
+
+    def _look(self) -> bool:
         self._batch = []
         self._index = 0
         cursor = self._cursor

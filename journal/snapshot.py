@@ -295,6 +295,10 @@ class Snapshot:
     def __len__(self) -> int:
         return self._count
 
+    def __bool__(self) -> bool:
+        """A snapshot of an empty state is one as well."""
+        return True
+
     def get(self, key: bytes) -> bytes | None:
         """The value of ``key``, or None. ``SnapshotRefused`` if its block is damaged."""
         mask = self._mask

@@ -15,7 +15,13 @@ from __future__ import annotations
 from journal import frame as fr
 from journal import snapshot as one
 from journal.cursor import Cursor
-from journal.errors import InvalidRecord, JournalError, SnapshotRefused, UnsupportedFormat
+from journal.errors import (
+    InvalidRecord,
+    JournalDamaged,
+    JournalError,
+    SnapshotRefused,
+    UnsupportedFormat,
+)
 from journal.layout import SNAPSHOTS
 from journal.plain import TYPE_CHECKING, Any, NamedTuple
 from journal.snapshot import Described, Snapshot
@@ -75,12 +81,30 @@ class Snapshots:
     # -- trust --------------------------------------------------------------------------------
 
     def open_trusted(self, *, schema: int, reducer_version: int) -> Snapshot | None:
-        """The newest snapshot that may be trusted, None if there is none."""
-        for entry in listing(self._journal.fs, self._journal.root):
-            try:
-                return self.open_one(entry.name, schema=schema, reducer_version=reducer_version)
-            except (SnapshotRefused, UnsupportedFormat, InvalidRecord, FileNotFoundError):
-                continue
+        """The newest snapshot that may be trusted, None if there is none: replay everything.
+
+        ``JournalDamaged`` if there is none and not everything is left to be replayed.
+        """
+        fs, root = self._journal.fs, self._journal.root
+        before: list[Listed] | None = None
+        while True:
+            found = listing(fs, root)
+            for entry in found:
+                try:
+                    return self.open_one(entry.name, schema=schema, reducer_version=reducer_version)
+                except (SnapshotRefused, UnsupportedFormat, InvalidRecord, OSError):
+                    continue
+            if found == before:
+                break  # else: they were replaced while we looked
+            before = found
+        with self._journal.reader() as reader:
+            first = reader.position
+        if first.segment > 1:
+            raise JournalDamaged(
+                f"{root}: the history before event {first.sequence + 1} is gone and no snapshot "
+                f"of schema {schema} and reducer version {reducer_version} may be trusted: restore "
+                "one from a copy"
+            )
         return None
 
     def open_one(

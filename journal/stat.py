@@ -19,6 +19,14 @@ if TYPE_CHECKING:
     from journal.facade import Journal
 
 
+def _size(journal: Journal, path: str) -> int:
+    """Bytes of a file, 0 if it was archived or pruned meanwhile."""
+    try:
+        return journal.fs.stat(path).st_size
+    except FileNotFoundError:
+        return 0
+
+
 def stat(journal: Journal) -> dict[str, Any]:
     """Identity, extent, position, durability and snapshots of an open journal."""
     fs, root = journal.fs, journal.root
@@ -40,7 +48,7 @@ def stat(journal: Journal) -> dict[str, Any]:
         "segments": len(numbers),
         "first_segment": numbers[0] if numbers else 0,
         "archived_segments": len(sg.listing_archive(fs, f"{root}/{ARCHIVE}")),
-        "bytes": sum(fs.stat(f"{folder}/{sg.name(number)}").st_size for number in numbers),
+        "bytes": sum(_size(journal, f"{folder}/{sg.name(number)}") for number in numbers),
         "last_sequence": place.sequence,
         "position": place.text(),
         "durable_sequence": mark.sequence if mark else None,

@@ -312,10 +312,35 @@ def verify(
     collecting = gc.isenabled()
     gc.disable()  # frames are no garbage, and looking for some takes a tenth of the time
     try:
+        # No lock is held: what a pruning removed under our eyes is not missing.
+        for _ in range(PATIENCE):
+            oldest = _oldest(fs, root)
+            try:
+                report = _verify(root, level, reducer, fs, clock, processes)
+            except FileNotFoundError:
+                if _oldest(fs, root) == oldest:
+                    raise
+                continue
+            if not report.exit_code or _oldest(fs, root) == oldest:
+                return report
         return _verify(root, level, reducer, fs, clock, processes)
     finally:
         if collecting:
             gc.enable()
+
+
+LOOK_AGAIN_S = 0.02
+PATIENCE = 5
+"""How often what others change is looked at again before it is reported."""
+
+
+def _oldest(fs: Fs, root: str) -> int:
+    """Number of the oldest segment there is."""
+    try:
+        live = sg.listing(fs, f"{root}/{sg.FOLDER}")
+    except OSError:
+        return 0
+    return min([*live, *sg.listing_archive(fs, f"{root}/{ARCHIVE}")], default=0)
 
 
 def _verify(
@@ -346,8 +371,11 @@ def _verify(
     else:
         task.walk(walk, everything)
     if numbers[0] > 1 and level != QUICK:
-        explained = [fields for fields in walk.prunes if fields[0] == numbers[0]]
-        if explained:
+        explained = [fields for fields in walk.prunes if fields[0] >= numbers[0]]
+        if explained and explained[0][0] > numbers[0]:
+            text = f"the pruning up to segment {explained[0][0]} was cut short: prune again"
+            walk.say(NOTICE, numbers[0], 0, "pruned", text)
+        elif explained:
             walk.say(NOTICE, numbers[0], 0, "pruned", f"{explained[0][2]} older frames are pruned")
         else:
             walk.damage(numbers[0] - 1, 0, "missing", "older segments are gone, no prune frame")
@@ -434,10 +462,20 @@ def _tail(walk: _Walk, uuid: bytes, last: int) -> Position | None:
                 walk.damage(last, 0, "segment-header", "the segment header is damaged")
             return None
     try:
-        while cursor.read(None):
-            pass
-        seen, detail = observe(walk.fs, walk.clock, walk.root, uuid, cursor, None, thorough=True)
-        row = recovery.decide(seen)
+        for _ in range(PATIENCE):
+            while cursor.read(None):
+                pass
+            seen, detail = observe(
+                walk.fs, walk.clock, walk.root, uuid, cursor, None, thorough=True
+            )
+            row = recovery.decide(seen)
+            place = cursor.position
+            if row.verdict == recovery.ADOPT:
+                break
+            # A writer may be at it: is the end still there, and the same, a moment later?
+            walk.clock.sleep(LOOK_AGAIN_S)
+            if not cursor.read(None) and cursor.position == place:
+                break
         if row.verdict == recovery.REFUSE:
             walk.damage(cursor.header.number, cursor.offset, row.name, row.reason + detail)
         elif row.verdict != recovery.ADOPT:
@@ -477,6 +515,11 @@ def _replay(walk: _Walk, uuid: bytes, state: Reducer) -> bytes:
         cursor = Cursor(walk.fs, walk.root, uuid)
     except JournalError as error:
         walk.damage(0, 0, "replay", str(error))
+        return b""
+    if cursor.header.number > 1:
+        cursor.close()
+        text = "the beginning is pruned: no state can be built from nothing"
+        walk.say(NOTICE, 0, 0, "replay", text)
         return b""
     try:
         frames: list[Frame] = []

@@ -34,6 +34,8 @@ class _Hints:
 
     def __init__(self, folder: str) -> None:
         """Raises ``OSError`` or ``ImportError`` where it cannot work."""
+        import logging
+
         from watchdog.events import (
             FileCreatedEvent,
             FileModifiedEvent,
@@ -43,6 +45,10 @@ class _Hints:
         )
         from watchdog.observers.inotify import InotifyObserver
 
+        # Without this what it notices while it is stopped would be printed.
+        quiet = logging.getLogger("watchdog")
+        if not quiet.handlers:
+            quiet.addHandler(logging.NullHandler())
         self.read_fd, self._write_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         write_fd = self._write_fd
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -81,3 +83,16 @@ def test_durable_watch_lags_never_leads(tmp_path: Path) -> None:
         j.commit([["a"]])
         with j.watch(durable=True) as watcher:
             assert [f.kind_name for f in watcher.follow(0.05)] == ["open", "data"]
+
+
+def test_what_watchdog_notices_is_not_printed(opened: Journal) -> None:
+    """Stopped in the middle of an event it warns; a program that sets up no logging would print."""
+    code = (
+        "import logging, sys; from journal import Journal\n"
+        "with Journal.open(sys.argv[1]) as j, j.watch() as w:\n"
+        "    assert w.mode == 'hints'\n"
+        "logging.getLogger('watchdog.observers.inotify').warning('inactive')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, opened.root], capture_output=True,
+                          text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
