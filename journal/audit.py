@@ -3,6 +3,8 @@
 Rules of this module (docs/journal-format.md, section 11):
 
 * A proof is a small JSON object that can be checked with nothing but itself and a trusted root.
+  One of inclusion carries the frame, so that it says what the event is and not only that one is.
+* What a proof speaks of is synced first: a root never leaves the host before its frames are safe.
 * Making one reads the whole log; history that was pruned or lost cannot be proved any more.
 """
 
@@ -11,8 +13,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from journal import frame as fr
+from journal.checksum import chain
+from journal.codec import decode
 from journal.cursor import Cursor
 from journal.errors import InvalidRecord, JournalError
+from journal.fs import settle
 from journal.merkle import (
     check_consistency,
     consistency_path,
@@ -26,14 +31,18 @@ if TYPE_CHECKING:
     from journal.facade import Journal
 
 
+_UNLINKED = 8
+"""Bytes of a frame's header that its link does not cover: magic and checksum."""
+
+
 class Leaves:
     """The leaf hashes of a journal's whole history, and where each event's frame is."""
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Journal, wanted: int = 0) -> None:
         """Raises ``JournalError`` if the beginning is pruned or frames were lost."""
         self.hashes: list[bytes] = []
-        self._starts: list[int] = []
-        self._links: list[bytes] = []
+        self.index = -1  # of the frame that holds the event ``wanted``
+        self.frame: fr.Frame | None = None
         cursor = Cursor(journal.fs, journal.root, journal.uuid)
         try:
             if cursor.header.number != 1:
@@ -43,10 +52,13 @@ class Leaves:
                 for frame in frames:
                     if frame.kind == fr.GAP:
                         raise JournalError("frames were lost in a repair: nothing can be proved")
+                    if frame.first_sequence <= wanted <= frame.last_sequence:
+                        self.index, self.frame = len(self.hashes), frame
                     self.hashes.append(leaf_hash(frame.link))
-                    self._links.append(frame.link)
-                    self._starts.append(frame.first_sequence if frame.count else 0)
                 frames.clear()
+            assert cursor.handle is not None
+            if cursor.handle.fd >= 0:
+                settle(journal.fs, cursor.handle.fd)
         finally:
             cursor.close()
 
@@ -54,38 +66,45 @@ class Leaves:
         """Tree head over the first ``size`` frames."""
         return tree_root(self.hashes if size is None else self.hashes[:size])
 
-    def index_of(self, sequence: int) -> int:
-        """The frame that holds an event."""
-        found = -1
-        for index, first in enumerate(self._starts):
-            if first and first <= sequence:
-                found = index
-            elif first > sequence:
-                break
-        if found < 0 or sequence < 1:
-            raise JournalError(f"no event has the sequence number {sequence}")
-        return found
 
-    def link(self, index: int) -> bytes:
-        return self._links[index]
+def _stored(frame: fr.Frame) -> bytes:
+    """What the frame's link covers beside the link before: its header and body as stored."""
+    length = len(frame.body)
+    head = fr.HEADER.pack(
+        fr.MAGIC, 0, length, frame.kind, frame.flags, frame.count, frame.first_sequence,
+        frame.promise, frame.time_ns,
+    )  # fmt: skip
+    return head[_UNLINKED:] + frame.body + bytes(-length & 7)
+
+
+def _taken_apart(data: bytes) -> tuple[int, int, bytes]:
+    """First sequence, number of events and body of a frame from what its link covers; ValueError
+    if it cannot be one."""
+    head = fr.HEADER_SIZE - _UNLINKED
+    if len(data) < head:
+        raise ValueError("a frame cut off")
+    _, _, length, _, _, count, first, _, _ = fr.HEADER.unpack(bytes(_UNLINKED) + data[:head])
+    if len(data) != head + (length + 7 & -8):
+        raise ValueError("not the length of a frame")
+    return first, count, data[head : head + length]
 
 
 def prove_inclusion(journal: Journal, sequence: int) -> dict[str, Any]:
     """Proof that the frame holding event ``sequence`` is in the log."""
-    last = journal.position.sequence
-    if not 1 <= sequence <= last:
-        raise JournalError(f"no event has the sequence number {sequence} (the last is {last})")
-    leaves = Leaves(journal)
-    index = leaves.index_of(sequence)
+    leaves = Leaves(journal, sequence)
+    frame = leaves.frame
+    if frame is None:
+        raise JournalError(f"no event has the sequence number {sequence}")
     return {
         "type": "inclusion",
         "journal": journal.uuid.hex(),
         "sequence": sequence,
         "size": len(leaves.hashes),
         "root": leaves.root().hex(),
-        "index": index,
-        "link": leaves.link(index).hex(),
-        "path": [step.hex() for step in inclusion_path(leaves.hashes, index)],
+        "index": leaves.index,
+        "previous": frame.previous.hex(),
+        "frame": _stored(frame).hex(),
+        "path": [step.hex() for step in inclusion_path(leaves.hashes, leaves.index)],
     }
 
 
@@ -105,6 +124,13 @@ def prove_consistency(journal: Journal, old_size: int) -> dict[str, Any]:
     }
 
 
+def proved_event(proof: dict[str, Any]) -> list[Any]:
+    """What the event is that a proof of inclusion (checked before) speaks of."""
+    first, _, body = _taken_apart(bytes.fromhex(proof["frame"]))
+    event: list[Any] = decode(body)[4][int(proof["sequence"]) - first]
+    return event
+
+
 def check_proof(
     proof: dict[str, Any], *, root: bytes | None = None, old_root: bytes | None = None
 ) -> bool:
@@ -118,8 +144,11 @@ def check_proof(
         head = bytes.fromhex(proof["root"])
         kind = proof["type"]
         if kind == "inclusion":
-            leaf = leaf_hash(bytes.fromhex(proof["link"]))
+            data = bytes.fromhex(proof["frame"])
+            first, count, _ = _taken_apart(data)
+            leaf = leaf_hash(chain(bytes.fromhex(proof["previous"]), data))
             good = root_from_inclusion(leaf, int(proof["index"]), size, path) == head
+            good = good and first <= int(proof["sequence"]) < first + count
         elif kind == "consistency":
             old = bytes.fromhex(proof["old_root"])
             good = check_consistency(int(proof["old_size"]), old, size, head, path)

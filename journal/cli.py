@@ -4,7 +4,8 @@ Rules of this module:
 
 * ``build`` makes a click group. Hooks: how options name the journal, what an event says, how a
   state is built and what the live state's digest is.
-* Exit codes: 0 clean, 1 torn tail, 2 corruption (and wrong usage), 3 cannot read, 4 locked.
+* Exit codes: 0 clean, 1 torn tail, 2 corruption (and wrong usage), 3 cannot read, 4 locked,
+  130 interrupted.
 * Output goes to standard output, one line per event; refusals are one line on standard error.
 * Nothing but ``repair --apply``, ``import``, ``snapshot``, ``archive``, ``prune`` and ``sign``
   writes.
@@ -15,6 +16,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -31,6 +33,7 @@ Resolve = Callable[[dict[str, Any]], str]
 Live = Callable[[str], tuple[Position, bytes]]
 
 CLEAN, TORN, CORRUPT, UNREADABLE, LOCKED = 0, 1, 2, 3, 4
+INTERRUPTED = 130
 
 
 class _Group(click.Group):
@@ -39,6 +42,10 @@ class _Group(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit):
+            raise
+        except (KeyboardInterrupt, click.Abort):
+            ctx.exit(INTERRUPTED)  # click would say 1, which is a torn tail here
         except JournalError as error:
             click.echo(f"Error: {error}", err=True)
             ctx.exit(error.exit_code)
@@ -46,7 +53,15 @@ class _Group(click.Group):
             sys.stderr.close()
             ctx.exit(CLEAN)
         except OSError as error:
-            click.echo(f"Error: {error}", err=True)
+            where = "" if error.filename or not ctx.obj else f"{ctx.obj}: "
+            click.echo(
+                f"Error: {where}{error.strerror or error}"
+                + (f": {error.filename}" if error.filename else ""),
+                err=True,
+            )
+            ctx.exit(UNREADABLE)
+        except Exception:  # a defect; uncaught it would end with 1 as well
+            traceback.print_exc()
             ctx.exit(UNREADABLE)
 
 
@@ -144,7 +159,7 @@ def _commands(hooks: _Hooks) -> list[click.Command]:
     @position
     @click.option("--since", default=1, show_default=True, help="First sequence number.")
     @click.option("--until", type=int, help="Last sequence number.")
-    @click.option("--limit", type=int, help="Only the newest so many frames.")
+    @click.option("--limit", type=click.IntRange(0), help="Only the newest so many frames.")
     @click.pass_obj
     def log(
         path: str,
@@ -171,7 +186,10 @@ def _commands(hooks: _Hooks) -> list[click.Command]:
     @control
     @position
     @click.option("--follow", "-f", is_flag=True, help="Wait for more.")
-    @click.option("--lines", "-n", "count", default=10, show_default=True, help="Frames first.")
+    @click.option(
+        "--lines", "-n", "count", default=10, show_default=True, type=click.IntRange(0),
+        help="Frames first.",
+    )  # fmt: skip
     @click.option("--durable", is_flag=True, help="Only what is known to be on the disk.")
     @click.option("--timeout", type=float, help="End after so many seconds without anything new.")
     @click.pass_obj
@@ -259,6 +277,8 @@ def _commands(hooks: _Hooks) -> list[click.Command]:
         for finding in report.findings:
             if finding.weight != "notice":
                 click.echo(f"{finding.weight}: {finding.text} ({finding.rule})", err=True)
+            elif finding.rule == "replay":
+                raise JournalError(finding.text)
         if hooks.live is not None and hooks.reducer is not None and code != CORRUPT:
             place, digest = hooks.live(ctx.obj)
             again = _digest_at(ctx.obj, hooks.reducer, place)
@@ -285,12 +305,14 @@ def _commands(hooks: _Hooks) -> list[click.Command]:
             _out(numbers(journal), as_json)
 
     @click.command()
-    @click.option("--keep", default=2, show_default=True, help="Snapshots to keep.")
+    @click.option(
+        "--keep", default=2, show_default=True, type=click.IntRange(1), help="Snapshots to keep."
+    )
     @click.pass_context
     def snapshot(ctx: click.Context, keep: int) -> None:
         """Write a snapshot of the present state and remove old ones."""
         if hooks.reducer is None:
-            raise click.ClickException("this program does not know how to build the state")
+            raise JournalError("this program does not know how to build the state")
         with Journal.open(ctx.obj, "w") as journal:
             state = hooks.reducer()
             with journal.reader() as reader:

@@ -8,13 +8,46 @@ Rules of this module:
 from __future__ import annotations
 
 import json
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, BinaryIO, cast
 
 import click
 
+from journal.errors import InvalidRecord
 from journal.facade import Journal
 from journal.position import parse as parse_position
+from journal.show import word
+
+
+@contextmanager
+def _whole(path: str) -> Iterator[BinaryIO]:
+    """A file to be written that replaces ``path`` when it is complete and on the disk."""
+    if path == "-" or (os.path.exists(path) and not os.path.isfile(path)):
+        with click.open_file(path, "wb") as out:
+            yield cast("BinaryIO", out)
+        return
+    temporary = f"{path}.part"
+    try:
+        with open(temporary, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+
+
+def _text(file: BinaryIO) -> str:
+    """What a file says, ``InvalidRecord`` if it is no text."""
+    try:
+        return file.read().decode()
+    except UnicodeDecodeError as error:
+        raise InvalidRecord(f"{file.name}: neither a proof nor a checkpoint") from error
 
 
 def commands() -> list[click.Command]:
@@ -53,9 +86,9 @@ def commands() -> list[click.Command]:
         """Write a range of frames to FILE; prints the position it ends at."""
         from journal.transfer import export as write
 
-        with Journal.open(path) as journal, click.open_file(file, "wb") as out:
-            place = parse_position(start) if start else None
-            moved = write(journal, cast("BinaryIO", out), place, until_sequence=until)
+        place = parse_position(start) if start else None
+        with Journal.open(path) as journal, _whole(file) as out:
+            moved = write(journal, out, place, until_sequence=until)
         click.echo(f"{moved.frames} frames {moved.end.text()}", err=file == "-")
 
     @click.command("import")
@@ -71,7 +104,7 @@ def commands() -> list[click.Command]:
     @click.command()
     @click.argument("sequence", type=int, required=False)
     @click.option("--consistency", type=int, metavar="SIZE", help="With the log of SIZE frames.")
-    @click.option("--checkpoint", type=click.File("r"), help="With a checkpoint.")
+    @click.option("--checkpoint", type=click.File("rb"), help="With a checkpoint.")
     @click.pass_obj
     def prove(path: str, sequence: int | None, consistency: int | None, checkpoint: Any) -> None:
         """Prove that an event is in the log, or that the log extends an earlier one (JSON)."""
@@ -81,7 +114,7 @@ def commands() -> list[click.Command]:
             if checkpoint is not None:
                 from journal.checkpoint import parse
 
-                consistency = parse(checkpoint.read()).size
+                consistency = parse(_text(checkpoint)).size
             if consistency is not None:
                 proof = prove_consistency(journal, consistency)
             elif sequence is not None:
@@ -91,9 +124,9 @@ def commands() -> list[click.Command]:
         click.echo(json.dumps(proof))
 
     @click.command("check-proof")
-    @click.argument("file", type=click.File("r"))
+    @click.argument("file", type=click.File("rb"))
     @click.option("--root", metavar="HEX", help="The root to be trusted.")
-    @click.option("--checkpoint", type=click.File("r"), help="A checkpoint to be trusted.")
+    @click.option("--checkpoint", type=click.File("rb"), help="A checkpoint to be trusted.")
     @click.option("--key", help="Verifier key of the checkpoint (name+hash+key).")
     @click.pass_context
     def check_proof(
@@ -104,25 +137,30 @@ def commands() -> list[click.Command]:
         from journal import audit
         from journal import checkpoint as signing
 
-        text = file.read()
+        text = _text(file)
+        said = ""
         if not text.lstrip().startswith("{"):
             found = signing.check_signature(text, key) if key else signing.parse(text)
             with Journal.open(ctx.obj) as journal:
                 good = signing.check_journal(journal, found)
         else:
-            trusted = None
+            try:
+                proof = json.loads(text)
+                given = bytes.fromhex(root) if root else None
+            except ValueError as error:
+                raise InvalidRecord(f"neither a proof nor a root: {error}") from error
+            old, sized = None, True
             if checkpoint is not None:
-                note = checkpoint.read()
+                note = _text(checkpoint)
                 trusted = signing.check_signature(note, key) if key else signing.parse(note)
-            proof = json.loads(text)
-            old = None
-            given = bytes.fromhex(root) if root else None
-            if trusted is not None and proof.get("type") == "consistency":
-                old = trusted.root
-            elif trusted is not None:
-                given = trusted.root
-            good = audit.check_proof(proof, root=given, old_root=old)
-        click.echo("holds" if good else "DOES NOT HOLD")
+                if proof.get("type") == "consistency":
+                    old, sized = trusted.root, proof.get("old_size") == trusted.size
+                else:
+                    given, sized = trusted.root, proof.get("size") == trusted.size
+            good = audit.check_proof(proof, root=given, old_root=old) and sized
+            if good and proof["type"] == "inclusion":
+                said = f": event {proof['sequence']} is {word(audit.proved_event(proof))}"
+        click.echo(f"holds{said}" if good else "DOES NOT HOLD")
         ctx.exit(0 if good else 2)
 
     @click.command()
@@ -142,7 +180,10 @@ def commands() -> list[click.Command]:
             sys.stdout.write(checkpoint.sign(journal, key_path, name))
 
     @click.command()
-    @click.option("--keep", default=1, show_default=True, help="Sealed segments to leave.")
+    @click.option(
+        "--keep", default=1, show_default=True, type=click.IntRange(0),
+        help="Sealed segments to leave.",
+    )  # fmt: skip
     @click.pass_obj
     def archive(path: str, keep: int) -> None:
         """Compress sealed segments into the archive folder; they stay readable."""

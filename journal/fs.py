@@ -215,6 +215,16 @@ def read_range(fs: Fs, fd: int, offset: int, size: int) -> bytes:
     return b"".join(parts)
 
 
+def settle(fs: Fs, fd: int) -> None:
+    """Make what is visible of an open file durable, also through a descriptor that only reads;
+    a medium that cannot be written holds nothing else."""
+    try:
+        fs.fdatasync(fd)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EROFS):
+            raise
+
+
 def publish(fs: Fs, directory: str, name: str, data: bytes, mode: int = 0o644) -> None:
     """Write ``name`` so that it is either absent or complete and durable: temporary file, data
     sync, rename, directory sync, in this order."""

@@ -334,6 +334,12 @@ class _Repair:
                 pass
 
 
+def _require(fs: Fs, root: str) -> None:
+    """``JournalNotFound`` for a folder of something else, before a lock file is left in it."""
+    if not layout.holds_segments(fs, root):
+        layout.require(fs, root)
+
+
 def repair(
     root: str,
     *,
@@ -350,6 +356,7 @@ def repair(
     """
     fs = fs or filesystems.REAL
     clock = clock or clocks.REAL
+    _require(fs, root)
     task = _Repair(fs, clock, root)
     if not apply:
         task.plan()
@@ -376,6 +383,7 @@ def clear_suspect(root: str, *, fs: Fs | None = None, clock: Clock | None = None
 
     fs = fs or filesystems.REAL
     clock = clock or clocks.REAL
+    _require(fs, root)
     held = WriterLock(fs, clock, root)
     try:
         held.acquire(10.0)

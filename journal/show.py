@@ -75,7 +75,7 @@ def lines(frame: Frame, describe: Describe | None = None, control: bool = False)
     said = frame.transaction()
     reason = f' "{clean(said.reason)}"' if said.reason else ""
     for index, event in enumerate(said.events):
-        text = (describe or describe_plain)(event)
+        text = clean(describe(event)) if describe else describe_plain(event)
         actor = word(said.actor)
         yield f"{frame.first_sequence + index} {when(frame.time_ns)} {actor}{reason} {text}"
 

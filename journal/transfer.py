@@ -7,11 +7,13 @@ Rules of this module (docs/journal-format.md, section 10):
   replica is therefore the same log, byte for byte.
 * An import begins exactly where the replica ends (segment, offset, sequence and link equal), or in
   a folder without a journal when the export begins at the start of a segment.
+* What is exported is synced first: a replica never has what its original may lose.
 * A replica that was written otherwise has diverged: refused, nothing changed.
 """
 
 from __future__ import annotations
 
+import os
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
@@ -23,7 +25,7 @@ from journal.codec import decode, encode
 from journal.cursor import Cursor
 from journal.errors import InvalidRecord, JournalError
 from journal.facade import Journal
-from journal.fs import O_RDWR, publish, write_all
+from journal.fs import O_RDWR, publish, settle, write_all
 from journal.lock import WriterLock
 from journal.position import Position
 
@@ -91,6 +93,8 @@ def export(
                 done = len(keep) < len(frames)
                 frames = keep
             if frames:
+                if handle.fd >= 0:
+                    settle(journal.fs, handle.fd)
                 at = frames[0].offset
                 sink.chunk(b"F", handle.read(frames[-1].stop - at, at))
                 end = frames[-1].end
@@ -140,6 +144,7 @@ def load(
 
     fs = fs or filesystems.REAL
     clock = clock or clocks.REAL
+    root = os.path.abspath(root)
     chunks = _chunks(file)
     try:
         uuid, created, place = decode(chunks[0][1])

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from journal import Conflict, Frame, Journal, JournalError, ResyncRequired
 from journal import frame as fr
 from journal.archive import archive, prune
-from journal.audit import check_proof, prove_consistency, prove_inclusion
+from journal.audit import check_proof, prove_consistency, prove_inclusion, proved_event
 from journal.backend import FileBackend, MemoryBackend
 from journal.checkpoint import check_journal, check_signature, generate_key, public_key, sign
 from journal.cli import build
@@ -220,7 +220,11 @@ def test_proofs_hold_and_forgeries_do_not(root: Path) -> None:
             proof = prove_inclusion(j, sequence)
             assert check_proof(json.loads(json.dumps(proof)), root=bytes.fromhex(proof["root"]))
             assert not check_proof(proof | {"index": proof["index"] ^ 1})
-            assert not check_proof(proof | {"link": "00" * 32})
+            assert not check_proof(proof | {"previous": "00" * 32})
+            assert not check_proof(proof | {"sequence": sequence + 1})
+            frame = bytes.fromhex(proof["frame"]).replace(b"n", b"m", 1)
+            assert not check_proof(proof | {"frame": frame.hex()})
+            assert proved_event(proof) == ["n", sequence - 1]
         size = prove_inclusion(j, 1)["size"]
         for old in range(1, size + 1):
             proof = prove_consistency(j, old)
