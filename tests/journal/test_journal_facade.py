@@ -12,6 +12,7 @@ import journal
 from journal import Journal
 from journal import frame as fr
 from journal.digest import StateDigest
+from journal.verify import verify
 
 
 def make(path: Path, **options: object) -> Journal:
@@ -26,10 +27,15 @@ def test_the_ten_lines_of_the_page_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page = (Path(__file__).parents[2] / "docs" / "journal.md").read_text()
-    code = page.split("```python\n")[1].split("```")[0]
+    first = page.split("```python\n")[1].split("```")[0]
+    (second,) = [part for part in page.split("```python\n") if "snapshot.scan()" in part]
     monkeypatch.chdir(tmp_path)
-    exec(compile(code, "journal.md", "exec"), {})
+    exec(compile(first, "journal.md", "exec"), {})
     assert capsys.readouterr().out == "1 2\n{'anna': 70, 'ben': 20}\n"
+    for _ in range(2):  # by replay, from the snapshot
+        exec(compile(second.split("```")[0], "journal.md", "exec"), {})
+        assert capsys.readouterr().out == "{b'anna': 70, b'ben': 20}\n"
+    assert verify("demo-journal", "strict").snapshots == 2
 
 
 def test_a_commit_is_read_back_by_another_object(tmp_path: Path) -> None:
