@@ -9,12 +9,20 @@ from pathlib import Path
 
 import pytest
 
-from journal import Journal, JournalSuspect, LockTimeout, UnsupportedFormat, WriterPoisoned
+from journal import (
+    Journal,
+    JournalError,
+    JournalSuspect,
+    LockTimeout,
+    UnsupportedFormat,
+    WriterPoisoned,
+)
+from journal import frame as fr
 from journal import segment as sg
 from journal.backend import FileBackend, MemoryBackend
 from journal.checksum import extender
+from journal.codec import encode
 from journal.errors import InvalidRecord, ResyncRequired
-from journal.frame import MAX_BODY
 from journal.fs import OsFs
 from journal.repair import clear_suspect
 from journal.verify import verify
@@ -145,7 +153,7 @@ def test_backends_refuse_alike(kind: str, tmp_path: Path) -> None:
         {"events": [["a"]], "reason": 7},
         {"events": [["a"]], "schema": -1},
         {"events": [[1.5]]},
-        {"events": [[b"x" * MAX_BODY]]},
+        {"events": [[b"x" * fr.MAX_BODY]]},
     ):
         with pytest.raises(InvalidRecord):
             backend.append(**wrong)  # type: ignore[arg-type]
@@ -158,3 +166,67 @@ def test_backends_refuse_alike(kind: str, tmp_path: Path) -> None:
     assert backend.last_sequence() == 1
     backend.close()
     other.close()
+
+
+def test_network_file_systems_are_refused_unless_forced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert OsFs().network(str(tmp_path)) == ""
+    make(tmp_path / "log").close()
+    table = Path("/proc/self/mountinfo").read_text().splitlines()
+    kinds = {line.split(" - ")[1].split()[0] for line in table}
+    monkeypatch.setattr("journal.fs._NETWORK_NAMES", kinds)  # as if all that is mounted were
+    for root in (tmp_path / "log", tmp_path / "new"):
+        with pytest.raises(JournalError, match="put the journal on a local disk, or force it"):
+            make(root)
+    assert not (tmp_path / "new").exists()
+    Journal.open(tmp_path / "log").close()
+    with make(tmp_path / "new", force_network_fs=True) as log:
+        log.commit([["a"]])
+
+
+@pytest.mark.parametrize(
+    ("kind", "flags", "count", "readable"),
+    [
+        (99, fr.OPTIONAL, 0, True),
+        (99, 0, 0, False),
+        (99, fr.OPTIONAL | 0x10, 0, False),
+        (fr.DATA, 0x80, 1, False),
+        (fr.DATA, 0x02, 1, True),
+    ],
+)
+def test_frames_of_a_newer_version(
+    tmp_path: Path, kind: int, flags: int, count: int, readable: bool
+) -> None:
+    """An unknown kind is carried if its flags allow it, else nobody goes on."""
+    root = tmp_path / "log"
+    with make(root) as log:
+        log.commit([["a"]])
+    path = root / "segments" / sg.name(1)
+    header = sg.parse(path.read_bytes())
+    assert header is not None
+    with Journal.open(root) as log:
+        place = log.position
+    body = [1, [], bytes(16), "", [["b"]], "a later field"] if count else ["new"]
+    data, _ = fr.build(
+        extender(header.algorithm), header.seed, place.offset, place.link, kind=kind,
+        first_sequence=2, count=count, promise=0, time_ns=0, body=encode(body), flags=flags,
+    )  # fmt: skip
+    with path.open("ab") as file:
+        file.write(data)
+    before = path.read_bytes()
+    if readable:
+        with make(root) as log:
+            assert log.commit([["c"]]).first_sequence == 2 + count
+            kinds = [frame.kind_name for frame in log.frames()]
+        expected = "data" if count else "kind-99"
+        assert kinds == ["open", "data", "close", expected, "open", "data"]
+        assert verify(str(root), "strict").exit_code == 0
+        return
+    with Journal.open(root) as log, pytest.raises(UnsupportedFormat, match="newer version"):
+        list(log.frames())
+    with make(root) as log, pytest.raises(UnsupportedFormat):
+        log.commit([["c"]])
+    with pytest.raises(UnsupportedFormat):
+        verify(str(root))
+    assert path.read_bytes() == before
