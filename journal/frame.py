@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from struct import Struct
 
-from journal.checksum import hashing, sha256
+from journal.checksum import hashing
 from journal.codec import decode
 from journal.errors import InvalidRecord, UnsupportedFormat
 from journal.plain import TYPE_CHECKING, Any, NamedTuple
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 MAGIC = b"JFR1"
 HEADER = Struct("<4sIIBBHQQQ")
+CONTENT = Struct("<IBBHQQQ")
+"""The header without what comes before its checksum's range."""
 TRAILER = Struct("<II32s")
 HEADER_SIZE = 40
 TRAILER_SIZE = 40
@@ -162,18 +164,14 @@ def build(
 ) -> tuple[bytes, bytes]:
     """The frame's bytes and its link."""
     length = len(body)
-    head = HEADER.pack(MAGIC, 0, length, kind, flags, count, first_sequence, promise, time_ns)[8:]
-    crc = extend(seed ^ (offset >> 3 & 0xFFFFFFFF), head)
-    body += bytes(-length & 7)
-    link = sha256(previous + head + body).digest()
-    return (
-        MAGIC
-        + crc.to_bytes(4, "little")
-        + head
-        + body
-        + TRAILER.pack(extend(extend(crc, body), link), length, link),
-        link,
-    )
+    content = CONTENT.pack(length, kind, flags, count, first_sequence, promise, time_ns)
+    here = seed ^ (offset >> 3 & 0xFFFFFFFF)
+    crc = extend(here, content)
+    content = content + body + bytes(-length & 7) if length & 7 else content + body
+    link = hashing(length)(previous + content).digest()
+    # Going on from the seed with header and body is going on from the header's checksum.
+    trailer = TRAILER.pack(extend(extend(here, content), link), length, link)
+    return MAGIC + crc.to_bytes(4, "little") + content + trailer, link
 
 
 class Run(NamedTuple):
