@@ -71,6 +71,9 @@ BODY_BAD = "body"
 CHAIN = "chain"
 
 
+_new = tuple.__new__
+
+
 class Transaction(NamedTuple):
     """The decoded body of a data frame."""
 
@@ -125,17 +128,18 @@ class Frame(NamedTuple):
 
     def transaction(self) -> Transaction:
         """The decoded transaction of a data frame; further fields of later versions are ignored."""
-        if self.kind != DATA:
+        if self[0] != DATA:
             raise InvalidRecord(f"a {self.kind_name} frame holds no transaction")
-        value = decode(self.body)
-        if type(value) is not list or len(value) < 5 or type(value[4]) is not list:
-            raise InvalidRecord(f"frame at {self.segment}:{self.offset}: not a transaction")
-        if len(value[4]) != self.count:
+        value = decode(self[9])
+        try:
+            count = len(value[4])
+        except (TypeError, LookupError):
+            count = -1
+        if count != self[2] or type(value) is not list or type(value[4]) is not list:
             raise InvalidRecord(
-                f"frame at {self.segment}:{self.offset} announces {self.count} events and holds "
-                f"{len(value[4])}"
+                f"frame at {self.segment}:{self.offset}: no transaction of {self.count} events"
             )
-        return tuple.__new__(Transaction, value if len(value) == 5 else value[:5])
+        return _new(Transaction, value if len(value) == 5 else value[:5])
 
 
 def seed_at(seed: int, offset: int) -> int:
@@ -241,7 +245,7 @@ def parse(
     size = len(buffer)
     unpack = HEADER.unpack_from
     unpack_trailer = TRAILER.unpack_from
-    new = tuple.__new__
+    new = _new
     hasher = hashing(size)
     every = out is not None and backwards is None
     following = sequence + 1

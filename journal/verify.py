@@ -117,7 +117,8 @@ class _Walk:
     def add(self, other: _Walk) -> None:
         """Continue with what another process found in the segments that follow."""
         if other.first is not None:
-            self._joins(other.first)
+            if self.expected is None or other.first.number == self.expected.segment + 1:
+                self._joins(other.first)  # else what lies between was found damaged
             self.first = self.first or other.first
         self.findings += other.findings
         self.frames += other.frames
@@ -156,10 +157,11 @@ class _Walk:
                 elif self.expected is None:
                     self.damage(number, 0, "segment-header", "the only segment has no header")
                 self.expected = None if not last else self.expected
+                self.tree = None
                 return
             if header.uuid != uuid or header.number != number:
                 self.damage(number, 0, "foreign", "of another journal, or another segment's copy")
-                self.expected = None
+                self.expected = self.tree = None
                 return
             self.first = self.first or header
             self._joins(header)
@@ -233,14 +235,10 @@ class _Walk:
                 tree = None  # the lost frames' leaves are lost too; the next seal knows more
         # Whatever looks at the tree is a seal, and that is the last frame.
         sealed = run.kind == fr.SEAL
-        if tree is not None:
-            tree.extend(frame.link for frame in frames[: len(frames) - sealed] if self.deep)
-            tree.size += 0 if self.deep else run.frames - sealed
+        self._grow(tree, frames[:-1] if sealed else frames, run.frames - sealed)
         for frame in frames:
             self._body(frame, tree)
-        if tree is not None and sealed:
-            tree.extend([frames[-1].link] if self.deep else [])
-            tree.size += 0 if self.deep else 1
+        self._grow(tree, frames[-1:] if sealed else [], int(sealed))
         self.tree = tree
         self.expected = Position(number, run.offset, run.sequence, run.chain)
         if not last:
@@ -256,16 +254,23 @@ class _Walk:
                 self.damage(number, run.offset, "unsealed", "has a successor and no seal")
                 self.expected = self.tree = None
 
+    def _grow(self, tree: Tree | None, frames: list[Frame], count: int) -> None:
+        """Add the frames to the tree; before strict only their number."""
+        if tree is not None and self.deep:
+            tree.extend(frame.link for frame in frames)
+        elif tree is not None:
+            tree.size += count
+
     def _tree_before(self, header: sg.SegmentHeader, buffer: bytes) -> Tree | None:
         if header.number == 1:
             return Tree()
         if self.tree is not None:
             return self.tree
-        if self.frames and self.findings:
-            return None  # damage before: the tree cannot be followed
+        if self.findings:
+            return None  # damage or a gap before: the tree cannot be followed
         try:
             return peaks_before(self.fs, self.root, header.number, buffer)
-        except (JournalError, OSError):
+        except (JournalError, OSError, LookupError, TypeError):  # nobody has checked that seal yet
             return None
 
     def _back(self, segment: int, offset: int) -> None:

@@ -78,3 +78,18 @@ def test_full_counts_what_strict_counts(tmp_path: Path) -> None:
     for processes in (2, 8):
         for one in (full, strict):
             assert verify(str(root), one.level, processes=processes) == one
+
+
+@pytest.mark.parametrize("size", [0, 100, 128, 150])
+def test_a_segment_that_was_cut_short_stops_no_verification(tmp_path: Path, size: int) -> None:
+    """Also not in a process that begins with the segment behind it."""
+    root = tmp_path / "log"
+    _filled(root)
+    path = root / "segments/0000000003.seg"
+    path.chmod(0o644)
+    with path.open("r+b") as file:
+        file.truncate(size)
+    for processes in (1, 2, 3, 8):
+        for level in ("full", "strict"):
+            report = verify(str(root), level, processes=processes)
+            assert {f.segment for f in report.findings if f.weight == "damage"} == {3}, report
