@@ -34,14 +34,14 @@ if TYPE_CHECKING:
 
 def adopt(tail: Tail, recent: Recent) -> None:
     """Stand at the end; costs one ``fstat`` when nobody else has written."""
-    if tail.torn:
-        tail.drop()
-        tail.acked = None
     cursor = tail.cursor
-    if cursor is not None and not tail.stale and not cursor.sealed:
-        stat = tail.fs.fstat(tail.fd)
+    if cursor is not None and not (tail.torn or tail.stale or cursor.sealed):
+        stat = tail.fstat(tail.fd)
         if stat.st_size == cursor.offset and stat.st_nlink:
             return
+    if tail.torn:
+        tail.drop()
+        tail.acked = cursor = None
     if tail.fd >= 0 and tail.fs.fstat(tail.fd).st_nlink == 0:
         tail.acked = cursor = None  # a repair put another file in its place
     if layout.suspect(tail.fs, tail.root):

@@ -51,16 +51,21 @@ _sha256 = _own_sha256()
 _before_openssl = 1 << 20
 
 
-def sha256(data: bytes) -> Any:
-    """The hash object of ``data``, as ``hashlib`` makes it."""
+def hashing(size: int) -> Any:
+    """The quickest maker of SHA-256 objects for whoever is about to hash ``size`` bytes."""
     global _sha256, _before_openssl  # noqa: PLW0603 - late import
     if _before_openssl > 0:
-        _before_openssl -= len(data)
+        _before_openssl -= size
         if _before_openssl <= 0:
             import hashlib
 
             _sha256 = hashlib.sha256
-    return _sha256(data)
+    return _sha256
+
+
+def sha256(data: bytes) -> Any:
+    """The hash object of ``data``, as ``hashlib`` makes it."""
+    return hashing(len(data))(data)
 
 
 def _zlib() -> Extend:

@@ -228,7 +228,7 @@ def _commands(hooks: _Hooks) -> list[click.Command]:
     @as_json
     @click.option("--quick", "level", flag_value="quick", help="Headers, seals and the tail.")
     @click.option("--full", "level", flag_value="full", default=True, help="Every frame (default).")
-    @click.option("--strict", "level", flag_value="strict", help="Also the encoding of every body.")
+    @click.option("--strict", "level", flag_value="strict", help="Also every body, and the tree.")
     @click.option("--replay", "level", flag_value="replay", help="Also the states in snapshots.")
     @click.pass_context
     def verify(ctx: click.Context, as_json: bool, level: str) -> None:

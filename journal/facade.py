@@ -33,7 +33,7 @@ from journal.position import Position
 from journal.reader import Reader
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from journal.clock import Clock
     from journal.frame import Frame
@@ -49,6 +49,7 @@ DURABILITIES = ("commit", "group", "none")
 GROUP_COUNT = 1024
 GROUP_BYTES = 4 << 20
 GROUP_WAIT_S = 0.002
+_IDS = 64
 _open_journals: WeakSet[Journal] = WeakSet()
 
 
@@ -100,6 +101,8 @@ class Journal:
         self._hint = hint
         self._alive = [True]
         self._gate = RLock()  # one writing thread at a time; knows whose it is, see ``Writer``
+        # Whether this thread is the one that writes (``threading.Condition`` asks the same).
+        self._mine: Callable[[], bool] = self._gate._is_owned  # type: ignore[attr-defined]
         self._queue_lock = allocate_lock()
         self._queue: list[_Waiting] = []
         self._leader: Request | None = None  # whose thread writes for all that wait
@@ -107,6 +110,7 @@ class Journal:
         self._look_lock = allocate_lock()
         self._readers: WeakSet[Reader] = WeakSet()  # closed with the journal, if not before
         self._snapshots: Snapshots | None = None
+        self._ids: list[bytes] = []  # random; a forked child never commits with this object
         _open_journals.add(self)
 
     @classmethod
@@ -195,11 +199,6 @@ class Journal:
         if self._appender is None:
             raise JournalReadOnly(f"{self.root} is open for reading: open it with mode 'w'")
         return self._appender
-
-    @property
-    def _mine(self) -> bool:
-        """Whether this thread is the one that writes (``threading.Condition`` asks the same)."""
-        return bool(self._gate._is_owned())  # type: ignore[attr-defined]
 
     @property
     def position(self) -> Position:
@@ -305,12 +304,13 @@ class Journal:
         may use the reserved space of a full disk. Other errors: ``InvalidRecord``,
         ``JournalFull``, ``LockTimeout``, ``JournalDamaged``, ``WriterPoisoned``, ``OSError``.
         """
-        appender = self._writing()
+        appender = self._appender
+        if appender is None or not self._alive[0]:
+            appender = self._writing()  # says why not
         request = self._request(
-            events, actor=actor, reason=reason, txid=txid, expected=expected, schema=schema,
-            use_reserve=use_reserve,
-        )  # fmt: skip
-        if self._mine:
+            appender, events, actor, reason, txid, expected, schema, use_reserve
+        )
+        if self._mine():
             raise JournalError("commit on the journal inside its writer block: use the writer's")
         limit_s = given_s = self._limit(timeout_s)
         waiting: _Waiting | None = None
@@ -350,7 +350,8 @@ class Journal:
         try:
             if not self._gate.acquire(True, timeout_s if timeout_s > 0 else 0.001):
                 raise self._busy(timeout_s)
-            self._check()
+            if not self._alive[0]:
+                self._check()
             appender.acquire(timeout_s)
             if appender.log.durability == "group" and not self._queue:
                 self.clock.sleep(GROUP_WAIT_S)
@@ -388,9 +389,9 @@ class Journal:
 
     def _free(self, appender: Appender) -> None:
         """Give back what this thread may hold, whether it saw that it got it or not."""
-        if self._mine:
+        if self._mine():
             try:
-                appender.release()
+                appender.lock.release()
             finally:
                 self._gate.release()
 
@@ -412,8 +413,8 @@ class Journal:
 
     def _request(
         self,
+        appender: Appender,
         events: Sequence[Sequence[Any]],
-        *,
         actor: Sequence[Any] | None,
         reason: str,
         txid: bytes | None,
@@ -435,14 +436,21 @@ class Journal:
             [
                 schema,
                 list(self.actor if actor is None else actor),
-                self.clock.random(16) if txid is None else txid,
+                self._transaction_id() if txid is None else txid,
                 reason,
                 events if type(events) is list else list(events),
             ]
         )
-        return self._writing().request(
-            fr.DATA, body, count, expected=expected, txid=txid, reserve=use_reserve
-        )
+        return appender.request(fr.DATA, body, count, expected, txid, use_reserve)
+
+    def _transaction_id(self) -> bytes:
+        """16 random bytes. Asking the kernel for each would let other threads in between."""
+        try:
+            return self._ids.pop()
+        except IndexError:
+            some = self.clock.random(16 * _IDS)
+            self._ids += [some[at : at + 16] for at in range(16, 16 * _IDS, 16)]
+            return some[:16]
 
     def control(self, kind: int, value: Any, timeout_s: float | None = None) -> Committed:
         """Append a control frame (used by snapshots, pruning and archiving)."""
@@ -462,7 +470,7 @@ class Journal:
             return
         appender = self._appender
         if appender is not None:
-            if self._mine:
+            if self._mine():
                 raise JournalError("close inside a writer block")
             with self._gate:
                 try:
@@ -498,7 +506,7 @@ class Writer:
         # After the last line nothing is called before the block begins.
         journal = self._journal
         appender = journal._writing()
-        if journal._mine:
+        if journal._mine():
             raise JournalError("a writer block inside a writer block")
         try:
             if not journal._gate.acquire(True, max(self._timeout_s, 0.001)):
@@ -546,9 +554,8 @@ class Writer:
         """As ``Journal.commit``, under the lock already held."""
         appender = self._check()
         request = self._journal._request(
-            events, actor=actor, reason=reason, txid=txid, expected=expected, schema=schema,
-            use_reserve=use_reserve,
-        )  # fmt: skip
+            appender, events, actor, reason, txid, expected, schema, use_reserve
+        )
         return self._append(appender, request)
 
     def control(self, kind: int, value: Any) -> Committed:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from struct import Struct
 
-from journal.checksum import sha256
+from journal.checksum import hashing
 from journal.codec import decode
 from journal.errors import InvalidRecord, UnsupportedFormat
 from journal.plain import TYPE_CHECKING, Any, NamedTuple
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 MAGIC = b"JFR1"
 HEADER = Struct("<4sIIBBHQQQ")
+CONTENT = Struct("<IBBHQQQ")
+"""The header without what comes before its checksum's range."""
 TRAILER = Struct("<II32s")
 HEADER_SIZE = 40
 TRAILER_SIZE = 40
@@ -67,6 +69,9 @@ HEADER_BAD = "header"
 BODY_SHORT = "body-short"
 BODY_BAD = "body"
 CHAIN = "chain"
+
+
+_new = tuple.__new__
 
 
 class Transaction(NamedTuple):
@@ -123,22 +128,18 @@ class Frame(NamedTuple):
 
     def transaction(self) -> Transaction:
         """The decoded transaction of a data frame; further fields of later versions are ignored."""
-        if self.kind != DATA:
+        if self[0] != DATA:
             raise InvalidRecord(f"a {self.kind_name} frame holds no transaction")
-        value = decode(self.body)
+        value = decode(self[9])
         try:
-            if type(value) is not list:
-                raise TypeError("not an array")
-            result = Transaction._make(value if len(value) == 5 else value[:5])
-            whole = len(result.events) == self.count
-        except (TypeError, ValueError) as error:
-            raise InvalidRecord(f"frame at {self.segment}:{self.offset}: {error}") from error
-        if not whole:
+            count = len(value[4])
+        except (TypeError, LookupError):
+            count = -1
+        if count != self[2] or type(value) is not list or type(value[4]) is not list:
             raise InvalidRecord(
-                f"frame at {self.segment}:{self.offset} announces {self.count} events and holds "
-                f"{len(result.events)}"
+                f"frame at {self.segment}:{self.offset}: no transaction of {self.count} events"
             )
-        return result
+        return _new(Transaction, value if len(value) == 5 else value[:5])
 
 
 def seed_at(seed: int, offset: int) -> int:
@@ -167,24 +168,21 @@ def build(
 ) -> tuple[bytes, bytes]:
     """The frame's bytes and its link."""
     length = len(body)
-    head = HEADER.pack(MAGIC, 0, length, kind, flags, count, first_sequence, promise, time_ns)[8:]
-    crc = extend(seed ^ (offset >> 3 & 0xFFFFFFFF), head)
-    body += bytes(-length & 7)
-    link = sha256(previous + head + body).digest()
-    return (
-        MAGIC
-        + crc.to_bytes(4, "little")
-        + head
-        + body
-        + TRAILER.pack(extend(extend(crc, body), link), length, link),
-        link,
-    )
+    content = CONTENT.pack(length, kind, flags, count, first_sequence, promise, time_ns)
+    here = seed ^ (offset >> 3 & 0xFFFFFFFF)
+    crc = extend(here, content)
+    content = content + body + bytes(-length & 7) if length & 7 else content + body
+    link = hashing(length)(previous + content).digest()
+    # Going on from the seed with header and body is going on from the header's checksum.
+    trailer = TRAILER.pack(extend(extend(here, content), link), length, link)
+    return MAGIC + crc.to_bytes(4, "little") + content + trailer, link
 
 
 class Run(NamedTuple):
     """Where a parse ended: offset in the file, last event sequence, last link, why, kind and
-    promise of the last frame (0 if none was parsed), number of frames, and what the next frame's
-    link is computed from (the last link, except after a repair; ``resumed``)."""
+    promise of the last frame (0 if none was parsed), number of frames, what the next frame's
+    link is computed from (the last link, except after a repair; ``resumed``), and the time of the
+    last frame."""
 
     offset: int
     sequence: int
@@ -194,6 +192,7 @@ class Run(NamedTuple):
     promise: int
     frames: int
     chain: bytes
+    time_ns: int
 
 
 def lost_until(body: bytes) -> int:
@@ -232,87 +231,96 @@ def parse(
     link: bytes,
     out: list[Frame] | None,
     chain: bytes | None = None,
+    backwards: list[int] | None = None,
 ) -> Run:
     """Parse whole valid frames from the start of ``buffer``, which begins at file offset ``base``.
 
     Appends them to ``out`` (if given) and stops at the first byte that is not one, or after a
-    seal. ``chain`` is given where it is not ``link``. ``UnsupportedFormat`` for a valid frame of
-    an unknown kind that is not optional.
+    seal. ``chain`` is given where it is not ``link``. ``backwards``, where given, gets the offsets
+    of frames that are older than the one before, and ``out`` control frames alone.
+    ``UnsupportedFormat`` for a valid frame of an unknown kind that is not optional.
     """
+    # Every frame of every replay comes through here, hence the local names and the few calls.
     position = 0
     size = len(buffer)
     unpack = HEADER.unpack_from
     unpack_trailer = TRAILER.unpack_from
-    new = tuple.__new__
-    hasher = sha256
+    new = _new
+    hasher = hashing(size)
+    every = out is not None and backwards is None
     following = sequence + 1
     chain = chain or link
-    kind, promised, frames = 0, 0, 0
+    kind, promised, frames, time_ns = 0, 0, 0, 0
     fault = NONE
     while position < size:
         body_at = position + 40
         if body_at > size:
             fault = SHORT
             break
-        magic, crc, length, kind_, flags, count, first, promise, time_ns = unpack(buffer, position)
+        magic, crc, length, kind_, flags, count, first, promise, now = unpack(buffer, position)
         offset = base + position
+        here = seed ^ (offset >> 3 & 0xFFFFFFFF)
         if (
             magic != MAGIC
-            or extend(seed ^ (offset >> 3 & 0xFFFFFFFF), buffer[position + 8 : body_at]) != crc
+            or extend(here, buffer[position + 8 : body_at]) != crc
             or length > MAX_BODY
         ):
             fault = HEADER_BAD
             break
         end = body_at + (length + 7 & -8)
-        if end + 40 > size:
+        stop = end + 40
+        if stop > size:
             fault = BODY_SHORT
             break
+        content = buffer[position + 8 : end]
         body_crc, again, stored = unpack_trailer(buffer, end)
-        if again != length or extend(extend(crc, buffer[body_at:end]), stored) != body_crc:
+        # The header's checksum was right, so going on from the seed is going on from it.
+        if again != length or extend(extend(here, content), stored) != body_crc:
             fault = BODY_BAD
             break
         if (
             first != following
-            or (
-                hasher(chain + buffer[position + 8 : end]).digest() != stored
-                and chain != b"=" + stored
-            )
+            or (hasher(chain + content).digest() != stored and chain != b"=" + stored)
             or promise > offset
-            or (count == 0) == (kind_ == DATA)
+            or (not count if kind_ == DATA else count)
         ):
             fault = CHAIN
             break
-        if flags & INCOMPATIBLE or (not 0 < kind_ <= PRUNE and not flags & OPTIONAL):
+        if kind_ == DATA and not flags:
+            wanted = every
+        elif flags & INCOMPATIBLE or (not 0 < kind_ <= PRUNE and not flags & OPTIONAL):
             raise UnsupportedFormat(
                 f"segment {segment} offset {offset}: frame kind {kind_} with flags {flags:#x} "
                 "needs a newer version"
             )
-        stop = end + 40
-        if out is not None:
-            out.append(
+        else:
+            wanted = out is not None and (every or kind_ != DATA)
+        if wanted:
+            out.append(  # type: ignore[union-attr]
                 new(
                     Frame,
                     (
-                        kind_, flags, count, first, promise, time_ns, segment, offset,
+                        kind_, flags, count, first, promise, now, segment, offset,
                         base + stop, buffer[body_at : body_at + length], stored, link,
                     ),
                 )
             )  # fmt: skip
+        if now < time_ns and backwards is not None:
+            backwards.append(offset)
         following = first + count
         link = chain = stored
-        if kind_ in (GAP, SEAL):
-            body = buffer[body_at : body_at + length]
-            chain = resumed(body, kind_) or stored
-            if kind_ == GAP:
-                following = lost_until(body) + 1
-        kind, promised = kind_, promise
+        kind, promised, time_ns = kind_, promise, now
         frames += 1
         position = stop
-        if kind_ == SEAL:
-            if position < size:
-                fault = CHAIN
-            break
-    return Run(base + position, following - 1, link, fault, kind, promised, frames, chain)
+        if kind_ in (SEAL, GAP):
+            body = buffer[body_at : body_at + length]
+            chain = resumed(body, kind_) or stored
+            if kind_ == SEAL:
+                if position < size:
+                    fault = CHAIN
+                break
+            following = lost_until(body) + 1
+    return Run(base + position, following - 1, link, fault, kind, promised, frames, chain, time_ns)
 
 
 class Later(NamedTuple):

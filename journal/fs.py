@@ -58,6 +58,7 @@ if TYPE_CHECKING:  # protocols cost a millisecond of every start
         def chmod(self, path: str, mode: int, /) -> None: ...
         def sync_directory(self, path: str, /) -> None: ...
         def flock(self, fd: int, operation: int, /) -> None: ...
+        def locker(self, fd: int, /) -> tuple[int, str]: ...
         def enqueue(self, fd: int, number: int, /) -> bool: ...
         def waiting(self, fd: int, number: int, /) -> bool: ...
         def dequeue(self, fd: int, /) -> None: ...
@@ -107,6 +108,23 @@ class OsFs:
     listdir = staticmethod(os.listdir)
     chmod = staticmethod(os.chmod)
     flock = staticmethod(fcntl.flock)
+
+    def locker(self, fd: int, /) -> tuple[int, str]:
+        """The process that has the ``flock`` of this open file and its program's name, as the
+        kernel says; (0, "") where it does not say (another container's process, no ``/proc``)."""
+        try:
+            stat = os.fstat(fd)
+            device = stat.st_dev
+            wanted = f"{os.major(device):02x}:{os.minor(device):02x}:{stat.st_ino}"
+            with open("/proc/locks", encoding="ascii", errors="replace") as table:
+                for line in table:
+                    fields = line.split()
+                    if fields[1:4] == ["FLOCK", "ADVISORY", "WRITE"] and fields[5] == wanted:
+                        with open(f"/proc/{fields[4]}/comm", encoding="utf-8") as file:
+                            return int(fields[4]), file.read().strip()
+        except (OSError, ValueError, IndexError):
+            pass
+        return 0, ""
 
     # A queue of numbers, each a locked byte of a file. The locks belong to the open file, not to
     # the process, and the kernel frees them with it. Where there are none, nobody ever waits.

@@ -13,7 +13,8 @@ Rules of this module:
   a process takes the lock again without looking at the queue, afterwards it stands behind it.
 * One who waits takes the lock out of turn when it finds it free after ``PATIENCE_S``: then the
   first in the queue must be stopped.
-* The holder's description inside the file is for people; no decision rests on it.
+* The holder's description inside the file is for people; no decision rests on it. It is written
+  once a turn, not at every acquisition; who waited in vain asks the kernel whether it is true.
 * Released with an explicit ``LOCK_UN``: a forked child shares the lock and would keep it alive.
 """
 
@@ -40,6 +41,7 @@ FIRST_PAUSE_S = 0.0005
 PAUSE_S = 0.004
 """Between two looks of the others: less than a turn."""
 _LOCK_NOW = fcntl.LOCK_EX | fcntl.LOCK_NB
+_UNLOCK = fcntl.LOCK_UN
 _BUSY = frozenset((errno.EWOULDBLOCK, errno.EACCES, errno.EINTR))
 _INFO_SIZE = 256
 
@@ -54,11 +56,24 @@ def describe_self() -> bytes:
 class WriterLock:
     """The lock file of one journal, open in one process."""
 
-    __slots__ = ("_clock", "_fs", "_info", "_queue", "_turn", "fd", "held", "path")
+    __slots__ = (
+        "_clock",
+        "_flock",
+        "_fs",
+        "_info",
+        "_now",
+        "_queue",
+        "_turn",
+        "fd",
+        "held",
+        "path",
+    )
 
     def __init__(self, fs: Fs, clock: Clock, root: str) -> None:
         self._fs = fs
+        self._flock = fs.flock
         self._clock = clock
+        self._now = clock.monotonic
         self.path = f"{root}/{NAME}"
         self.fd = fs.open(self.path, O_CREATE, 0o660)
         try:
@@ -72,30 +87,36 @@ class WriterLock:
     def acquire(self, timeout_s: float) -> None:
         """Take the lock or raise ``LockTimeout`` after ``timeout_s`` seconds (0 tries once)."""
         try:
-            now = self._clock.monotonic()
-            if now < self._turn or timeout_s <= 0 or not self._fs.waiting(self._queue, 0):
+            now = self._now()
+            turn = self._turn
+            if now < turn or timeout_s <= 0 or not self._fs.waiting(self._queue, 0):
                 if self._try():
-                    if now >= self._turn:
+                    if now >= turn:
                         self._turn = now + TURN_S
                 else:
                     self._wait(now, timeout_s)
             else:
                 self._wait(now, timeout_s)
             self.held = True
-            if not self._info:
-                self._info = describe_self()
-            try:
-                self._fs.pwrite(self.fd, self._info, 0)
-            except OSError:
-                pass  # information only; a full disk must not keep a writer out
+            if self._turn != turn:
+                self._sign()
         except BaseException:
             self.held = True  # whatever was interrupted: it is not held afterwards
             self.release()
             raise
 
+    def _sign(self) -> None:
+        """Write down who has the lock."""
+        if not self._info:
+            self._info = describe_self()
+        try:
+            self._fs.pwrite(self.fd, self._info, 0)
+        except OSError:
+            pass  # information only; a full disk must not keep a writer out
+
     def _try(self) -> bool:
         try:
-            self._fs.flock(self.fd, _LOCK_NOW)
+            self._flock(self.fd, _LOCK_NOW)
         except OSError as error:
             if error.errno not in _BUSY:
                 raise
@@ -130,18 +151,22 @@ class WriterLock:
             fs.dequeue(queue)
 
     def holder(self) -> str:
-        """Who wrote the file last, as text for people."""
+        """Who has the lock, as text for people: what the file says, unless the kernel knows that
+        another process has it."""
         try:
             text = self._fs.pread(self.fd, _INFO_SIZE, 0).decode("utf-8", "replace").strip()
         except OSError:
             text = ""
+        process, program = self._fs.locker(self.fd)
+        if process and not text.startswith(f"pid {process} "):
+            return f"pid {process} program {program}"
         return text or "an unknown process"
 
     def release(self) -> None:
         if self.held:
             self.held = False
             if self.fd >= 0:
-                self._fs.flock(self.fd, fcntl.LOCK_UN)
+                self._flock(self.fd, _UNLOCK)
 
     def close(self) -> None:
         if self.fd >= 0:

@@ -19,6 +19,8 @@ from journal.plain import NamedTuple
 
 NAME = "durable"
 _LAYOUT = Struct("<4s16sQQQQQ")
+_BEGIN = Struct("<4s16sQ")
+_PLACE = Struct("<QQQQ")
 _MAGIC = b"JDM1"
 SIZE = 64
 
@@ -62,7 +64,7 @@ def load(fs: Fs, root: str, boot_id: bytes) -> Mark | None:
 class MarkFile:
     """The writer's side: one descriptor, one ``pwrite`` per sync; errors are of no consequence."""
 
-    __slots__ = ("_boot_id", "_fs", "_root", "fd", "folder")
+    __slots__ = ("_begin", "_boot_id", "_fs", "_root", "fd", "folder")
 
     def __init__(self, fs: Fs, root: str, boot_id: bytes) -> None:
         self._fs = fs
@@ -70,6 +72,7 @@ class MarkFile:
         self._boot_id = boot_id
         self.fd = -1
         self.folder = 0
+        self._begin = b""
 
     def load(self) -> Mark | None:
         """What the file says now."""
@@ -85,7 +88,8 @@ class MarkFile:
             if self.fd < 0:
                 self.folder = self._fs.stat(self._root).st_ino
                 self.fd = self._fs.open(f"{self._root}/{NAME}", O_CREATE, 0o644)
-            raw = _LAYOUT.pack(_MAGIC, self._boot_id, self.folder, segment, offset, sequence, epoch)
+                self._begin = _BEGIN.pack(_MAGIC, self._boot_id, self.folder)
+            raw = self._begin + _PLACE.pack(segment, offset, sequence, epoch)
             self._fs.pwrite(self.fd, raw + crc32(raw).to_bytes(4, "little"), 0)
         except OSError:
             pass

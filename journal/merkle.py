@@ -189,6 +189,8 @@ def last_frame(fs: Fs, root: str, number: int) -> tuple[int, bytes, bytes]:
     handle = open_segment(fs, root, number)
     try:
         size = handle.size()
+        if size < sg.HEADER_SIZE + fr.OVERHEAD:
+            raise JournalDamaged(f"segment {number} holds no frame", segment=number)
         _, length, link = fr.TRAILER.unpack(handle.read(fr.TRAILER_SIZE, size - fr.TRAILER_SIZE))
         start = size - fr.size_of(length)
         raw = handle.read(fr.HEADER_SIZE + length, start) if start >= sg.HEADER_SIZE else b""

@@ -25,39 +25,39 @@ SEGMENTS = 2
 class Recent:
     """Transaction ids and the first sequence number of each."""
 
-    __slots__ = ("_known",)
+    __slots__ = ("known",)
 
     def __init__(self) -> None:
-        self._known: dict[bytes, int] | None = None
+        self.known: dict[bytes, int] | None = None
 
     @property
     def wanted(self) -> list[fr.Frame] | None:
         """Where frames that are read for other reasons are to be collected, if anywhere."""
-        return None if self._known is None else []
+        return None if self.known is None else []
 
     def forget(self) -> None:
         """Frames may have been passed over: read the log again when asked."""
-        self._known = None
+        self.known = None
 
     def read(self, frames: list[fr.Frame] | None) -> None:
         """Note frames that other processes wrote."""
-        if self._known is not None:
+        if self.known is not None:
             for found in frames or ():
                 if found.kind == fr.DATA:
-                    self._known[found.transaction().txid] = found.first_sequence
+                    self.known[found.transaction().txid] = found.first_sequence
 
     def wrote(self, requests: list[Request]) -> None:
         """Note what this process wrote."""
-        if self._known is not None:
+        if self.known is not None:
             for request in requests:
                 if request.txid and request.result is not None:
-                    self._known[request.txid] = request.result.first_sequence
+                    self.known[request.txid] = request.result.first_sequence
 
     def find(self, fs: Fs, root: str, uuid: bytes, last: int, txid: bytes) -> int:
         """First sequence of a recent transaction with this id, 0 if there is none; ``last`` is the
         number of the last segment."""
-        if self._known is None:
-            self._known = {}
+        if self.known is None:
+            self.known = {}
             begin = max(1, last - SEGMENTS + 1)
             while begin < last and not sg.exists(fs, root, begin):
                 begin += 1
@@ -68,8 +68,8 @@ class Recent:
                     self.read(frames)
                     frames.clear()
             except BaseException:
-                self._known = None  # read by halves it would let a repetition pass
+                self.known = None  # read by halves it would let a repetition pass
                 raise
             finally:
                 scan.close()
-        return self._known.get(txid, 0)
+        return self.known.get(txid, 0)

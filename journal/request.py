@@ -34,7 +34,6 @@ class Request:
         kind: int,
         body: bytes,
         count: int,
-        *,
         expected: int | None = None,
         txid: bytes | None = None,
         reserve: bool = False,

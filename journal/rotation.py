@@ -35,7 +35,7 @@ def make_room(tail: Tail, frames: list[Request], segment_bytes: int) -> None:
         return
     room = segment_bytes - cursor.offset
     for request in frames:
-        room -= fr.size_of(len(request.body))
+        room -= fr.OVERHEAD + (len(request.body) + 7 & -8)
     if room < 0 and cursor.sequence >= cursor.header.first_sequence:
         rotate(tail)
 

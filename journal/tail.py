@@ -34,15 +34,18 @@ class Tail:
     """State of the last segment as this process knows it."""
 
     __slots__ = (
-        "acked", "clock", "cursor", "durability", "epoch", "extend", "fd", "fs", "hint", "mark",
-        "owed", "poison", "root", "stale", "synced", "torn", "uuid",
+        "acked", "clock", "cursor", "durability", "epoch", "extend", "fd", "fs", "fstat", "hint",
+        "mark", "now", "owed", "poison", "pwrite", "root", "stale", "synced", "torn", "uuid",
     )  # fmt: skip
 
     def __init__(
         self, fs: Fs, clock: Clock, root: str, uuid: bytes, durability: str, hint: list[Position]
     ) -> None:
         self.fs = fs
+        self.fstat = fs.fstat
+        self.pwrite = fs.pwrite
         self.clock = clock
+        self.now = clock.time_ns
         self.root = root
         self.uuid = uuid
         self.hint = hint
@@ -80,10 +83,11 @@ class Tail:
         header = cursor.header
         seed, number = header.seed, header.number
         promise = self.synced
-        now = self.clock.time_ns()
+        now = self.now()
         extend = self.extend
         parts: list[bytes] = []
         ends: list[Position] = []
+        new = tuple.__new__
         at = offset
         for request in frames:
             data, link = fr.build(
@@ -93,7 +97,7 @@ class Tail:
             at += len(data)
             sequence += request.count
             parts.append(data)
-            ends.append(Position(number, at, sequence, link))
+            ends.append(new(Position, (number, at, sequence, link)))
         data = parts[0] if len(parts) == 1 else b"".join(parts)
         size, whole = len(data), len(ends)
         failure: OSError | None = None
@@ -101,7 +105,7 @@ class Tail:
         done = 0
         try:
             while done < size:
-                step = self.fs.pwrite(self.fd, data[done:] if done else data, offset + done)
+                step = self.pwrite(self.fd, data[done:] if done else data, offset + done)
                 if step <= 0:
                     raise OSError(errno.EIO, "pwrite wrote nothing")
                 done += step
@@ -123,10 +127,11 @@ class Tail:
         self, cursor: Cursor, frames: list[Request], ends: list[Position], promise: int
     ) -> None:
         last = ends[-1]
+        new = tuple.__new__
         before = cursor.sequence
         for request, end in zip(frames, ends, strict=True):
-            sequence = end.sequence
-            request.result = Committed(before + 1, sequence, end)
+            sequence = end[2]
+            request.result = new(Committed, (before + 1, sequence, end))
             before = sequence
         _, cursor.offset, cursor.sequence, cursor.link = last
         cursor.chain = last.link

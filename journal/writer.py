@@ -142,7 +142,8 @@ class Appender:
                     request.error = None
                 self.append(urgent)
             return
-        self._note(frames)
+        if frames is not ready or self._recent.known is not None:
+            self._note(frames)  # nothing to note of the usual commit
         log.torn = False
 
     def _acceptable(self, requests: list[Request]) -> list[Request]:

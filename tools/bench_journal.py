@@ -8,8 +8,9 @@ is an absolute time of computing, the best round's processor time counts, which 
 says on a machine that does nothing else; the clock's figure stands beside it in brackets. A line
 says ``met`` or ``MISSED``; the exit status is 1 if any was missed.
 
-Peers: raw append and fdatasync of the same bytes, SQLite in WAL mode with synchronous=FULL, the
-bare checksums and hashes that the format demands, the bare decoder, a bare interpreter.
+Peers: raw append and fdatasync of the same bytes, SQLite in WAL mode with synchronous=FULL, a
+commit's steps in one function without any care, the bare checksums and hashes that the format
+demands, the bare decoder, a bare interpreter.
 """
 
 from __future__ import annotations
@@ -94,15 +95,20 @@ class Both:
 def commits(folder: Path, rounds: int) -> None:
     with committing(folder, BLOCK_COMMITS, same_bytes=True) as actions:
         used = {name: min(_used(action) for _ in range(10)) for name, action in actions.items()}
-        raw, ours, database = alternate(list(actions.values()), rounds)
-    extra = (used["journal"] - used["append+fdatasync"]) / BLOCK_COMMITS
+        raw, ours, database, steps = alternate(list(actions.values()), rounds)
+    extra, least = (
+        (used[name] - used["append+fdatasync"]) / BLOCK_COMMITS
+        for name in ("journal", "bare steps")
+    )
     rate = BLOCK_COMMITS / statistics.median(ours)
     to_raw = ratios(ours, raw)
     to_database = ratios(ours, database)
     line("one writer, commits", f"{rate:.0f}/s", "", None)
     line("one writer, processor time beyond raw", f"{extra * 1e6:.0f} us", "", None)
+    line("  of the bare steps of a commit", f"{least * 1e6:.0f} us", "", None)
     line("one writer : raw append+fdatasync", f"{to_raw:.2f} x", ">= 0.90", to_raw >= 0.90)
     line("one writer : SQLite WAL FULL", f"{to_database:.2f} x", ">= 1", to_database >= 1)
+    line("  bare steps : raw append+fdatasync", f"{ratios(steps, raw):.2f} x", "", None)
 
 
 def threads(folder: Path, rounds: int) -> None:

@@ -186,10 +186,10 @@ def test_verification_by_several_processes_finds_the_same(tmp_path: Path) -> Non
             raw[1000] ^= 1
             os.chmod(path, 0o644)
             path.write_bytes(raw)
-        one = verify(str(root))
+        one = verify(str(root), "strict")
         assert (one.exit_code, one.segments) == (2 if damaged else 0, 12)
         for processes in (2, 3, 8):
-            several = verify(str(root), processes=processes)
+            several = verify(str(root), "strict", processes=processes)
             assert several._replace(tree_size=0, tree_root=b"") == one._replace(
                 tree_size=0, tree_root=b""
             )

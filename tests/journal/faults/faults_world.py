@@ -103,9 +103,7 @@ class World:
 
 
 def request(journal: Journal, events: list[list[Any]]) -> Request:
-    return journal._request(
-        events, actor=[], reason="", txid=None, expected=None, schema=1, use_reserve=False
-    )
+    return journal._request(journal._writing(), events, [], "", None, None, 1, False)
 
 
 def numbers_of(frame: fr.Frame) -> list[int]:
