@@ -14,8 +14,6 @@ Rules of this module:
 from __future__ import annotations
 
 import os
-from queue import SimpleQueue
-from threading import Thread
 
 from cstorage.archive.compression import taker
 from cstorage.archive.names import clean
@@ -179,6 +177,9 @@ class _Ahead(_Assembler):
     """Reads on a thread of its own, for a consumer that has work to do with the bytes."""
 
     def __init__(self, *given: Any) -> None:
+        from queue import SimpleQueue
+        from threading import Thread
+
         super().__init__(*given)
         self._free: SimpleQueue[memoryview | None] = SimpleQueue()
         self._filled: SimpleQueue[tuple[memoryview, int] | BaseException | None] = SimpleQueue()
