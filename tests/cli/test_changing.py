@@ -65,8 +65,11 @@ class TestCreating:
         result = cli("import-layer", "--progress", "--id", "x", stdin=tar)
         assert result.status == 0
         assert result.out == b"x\n"
-        shown = f"{len(tar)} bytes read, {len(tar)} unpacked, 2 entries\x1b[K\n"
-        assert result.errors.endswith(shown)
+        shown = rf"{len(tar)} bytes read, {len(tar)} unpacked, 2 entries, [0-9.]+ MiB/s\x1b\[K\n"
+        assert re.search(shown + r"\Z", result.errors)
+        applied = cli("applydiff", "--progress", "x", stdin=tar)
+        assert applied.status == 0
+        assert re.search(shown + r"\Z", applied.errors)
 
     def test_images(self, cli, tmp_path):
         cli.ok("create-layer", "--id", "base")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
 import re
 import signal
 import subprocess
 import sys
 import sysconfig
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -44,6 +47,14 @@ def run(*words, **options):
     child = process(*words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
     out, err = child.communicate(timeout=60)
     return child.returncode, out, err
+
+
+def tree(cli):
+    """Names of everything below the graph root, but for the journal's own files."""
+    root = Path(cli.roots[cli.roots.index("--graph") + 1])
+    return sorted(
+        str(path.relative_to(root)) for path in root.rglob("*") if "journal" not in path.parts
+    )
 
 
 class TestJournal:
@@ -102,6 +113,55 @@ class TestStreams:
         assert child.stderr.read() == b""
         child.stderr.close()
         assert child.wait(timeout=60) == 141
+
+    def test_an_interrupted_import_ends_and_leaves_nothing(self, cli, roots):
+        """Its input has stalled: a thread waits in a read that nothing will end."""
+        cli.ok("create-layer", "--id", "before")
+        before = tree(cli)
+        reading, writing = os.pipe()
+        child = process(
+            *roots, "import-layer", "--progress", stdin=reading, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, bufsize=0,
+        )  # fmt: skip
+        os.close(reading)
+        try:
+            os.write(writing, archive(("one", bytes(50_000)), ("two", bytes(50_000)))[:-3000])
+            assert child.stderr.read(1) == b"\r"
+            assert tree(cli) != before
+            child.send_signal(signal.SIGINT)
+            out, err = child.communicate(timeout=30)
+        finally:
+            child.kill()
+            os.close(writing)
+        assert (child.returncode, out) == (130, b"")
+        assert err.endswith(b"MiB/s\x1b[K\n")
+        assert tree(cli) == before
+
+    @pytest.mark.parametrize("seconds", [0, 0.7])
+    def test_a_terminal_is_told_of_long_imports_only(self, cli, roots, seconds):
+        tar = archive(("one", bytes(50_000)), ("two", bytes(50_000)))
+        terminal, far_end = pty.openpty()
+        child = process(
+            *roots, "import-layer", "--id", "x", stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=far_end,
+        )  # fmt: skip
+        os.close(far_end)
+        child.stdin.write(tar[:3000])
+        child.stdin.flush()
+        time.sleep(seconds)
+        out, _ = child.communicate(tar[3000:], timeout=60)
+        assert (child.returncode, out) == (0, b"x\n")
+        shown = b""
+        with contextlib.suppress(OSError):  # the far end is closed, and nothing is left
+            while data := os.read(terminal, 4096):
+                shown += data
+        os.close(terminal)
+        if seconds:
+            assert re.search(
+                rb" bytes read, \d+ unpacked, 2 entries, [0-9.]+ MiB/s\x1b\[K\r\n\Z", shown
+            )
+        else:
+            assert shown == b""
 
     @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
     def test_output_that_cannot_be_written_is_one_line(self, cli, roots):
