@@ -139,8 +139,9 @@ class _Assembler:
     def _recorded(self, name: bytes, size: int) -> bytes:
         """The manifest's digest of the recipe's next file; both are in the archive's order."""
         assert self._digests is not None
+        usual = name.removeprefix(b"./")
         for path, length, digest in self._digests:
-            if length == size and (path == name or path == clean(name)) and digest:
+            if length == size and digest and (path == usual or path == clean(name)):
                 return digest
         raise ArchiveError(f"{shown(name)} is in the recipe, but not in the layer's file list")
 
