@@ -14,8 +14,6 @@ Rules of this module:
 from __future__ import annotations
 
 import os
-from queue import SimpleQueue
-from threading import Thread
 
 from cstorage.archive.compression import taker
 from cstorage.archive.names import clean
@@ -141,8 +139,9 @@ class _Assembler:
     def _recorded(self, name: bytes, size: int) -> bytes:
         """The manifest's digest of the recipe's next file; both are in the archive's order."""
         assert self._digests is not None
+        usual = name.removeprefix(b"./")
         for path, length, digest in self._digests:
-            if length == size and (path == name or path == clean(name)) and digest:
+            if length == size and digest and (path == usual or path == clean(name)):
                 return digest
         raise ArchiveError(f"{shown(name)} is in the recipe, but not in the layer's file list")
 
@@ -179,6 +178,9 @@ class _Ahead(_Assembler):
     """Reads on a thread of its own, for a consumer that has work to do with the bytes."""
 
     def __init__(self, *given: Any) -> None:
+        from queue import SimpleQueue
+        from threading import Thread
+
         super().__init__(*given)
         self._free: SimpleQueue[memoryview | None] = SimpleQueue()
         self._filled: SimpleQueue[tuple[memoryview, int] | BaseException | None] = SimpleQueue()

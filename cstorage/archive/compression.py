@@ -22,7 +22,7 @@ from cstorage.archive.header import BLOCK, parse
 from cstorage.archive.zstdframes import FrameWalker
 from cstorage.errors import ArchiveError, ArchiveTruncated, UnsupportedCompression
 from cstorage.model import Compression
-from journal.plain import TYPE_CHECKING, Any, Protocol, cast
+from journal.plain import TYPE_CHECKING, Any, Protocol, cast, compiled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -351,8 +351,7 @@ class Decompressor:
             rest = self._input.fresh(CHUNK)
 
     def _open_zstd(self) -> None:
-        import zstandard
-
+        zstandard = compiled("zstandard", "backend_c")
         self._errors = (zstandard.ZstdError,)
         self._zstd = zstandard.ZstdDecompressor().stream_reader(
             cast("Any", self._input), read_size=CHUNK, read_across_frames=True
@@ -435,8 +434,7 @@ def compressing(
 
             return _from_object(put, zlib.compressobj(6 if level is None else level, wbits=31))
         case Compression.ZSTD:
-            import zstandard
-
+            zstandard = compiled("zstandard", "backend_c")
             codec = zstandard.ZstdCompressor(
                 level=3 if level is None else level, threads=threads, write_checksum=True
             )

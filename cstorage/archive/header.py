@@ -17,7 +17,7 @@ Everything malformed raises ``ArchiveError`` naming the field.
 from __future__ import annotations
 
 import re
-import zlib
+from zlib import adler32
 
 from cstorage.errors import ArchiveError
 from journal.plain import NamedTuple
@@ -34,9 +34,16 @@ SUN_EXTENDED = ord("X")
 _SECOND = 1_000_000_000
 
 _ORDINARY = re.compile(
-    rb"([0-7]{7})\0([0-7]{7})\0([0-7]{7})\0([0-7]{11})[\0 ]([0-7]{11})[\0 ]([0-7]{6})\0 "
+    rb"([0-7]{7}\0[0-7]{7}\0[0-7]{7})\0([0-7]{11})[\0 ]([0-7]{11})[\0 ]([0-7]{6})\0 "
 )
-"""mode, uid, gid, size, mtime, checksum as every common writer spells them (offset 100)."""
+"""mode with uid and gid, size, mtime, checksum as every common writer spells them (offset 100)."""
+
+_known_ids: dict[bytes, tuple[int, int, int]] = {}
+"""Modes and owners decoded before: an archive has few different ones."""
+
+_KNOWN_MAX = 4096
+_NO_LINK = bytes(100)
+_NO_PREFIX = bytes(167)
 
 _OCTAL = re.compile(rb"[0-7]+")
 
@@ -61,17 +68,23 @@ def parse(block: bytes) -> Header:
     """Decode one 512-byte block. Raises ``ArchiveError`` if it is not a header."""
     ordinary = _ORDINARY.match(block, 100)
     if ordinary is not None:
-        mode_text, uid_text, gid_text, size_text, mtime_text, sum_text = ordinary.groups()
-        mode = int(mode_text, 8)
-        uid = int(uid_text, 8)
-        gid = int(gid_text, 8)
+        ids, size_text, mtime_text, sum_text = ordinary.groups()
+        known = _known_ids.get(ids)
+        if known is None:
+            known = _remember(ids)
+        mode, uid, gid = known
         size = int(size_text, 8)
         mtime = int(mtime_text, 8)
         checksum = int(sum_text, 8)
     else:
         checksum = _number(block, 148, 156, "checksum")
         mode = uid = gid = size = mtime = -1
-    if not _checksum_agrees(block, checksum):
+    # Without link and prefix there are more than 256 zero bytes: see ``_checksum_agrees``.
+    if not (
+        block.endswith(_NO_PREFIX)
+        and block.startswith(_NO_LINK, 157)
+        and (adler32(block) & 0xFFFF) - 1 - sum(block[148:156]) + 256 == checksum
+    ) and not _checksum_agrees(block, checksum):
         raise ArchiveError("invalid tar header: the checksum does not agree with the block")
     if ordinary is None:
         mode = _number(block, 100, 108, "mode")
@@ -101,6 +114,14 @@ def parse(block: bytes) -> Header:
     return Header(name, mode, uid, gid, size, mtime * _SECOND, kind, linkname, major, minor, gnu)
 
 
+def _remember(ids: bytes) -> tuple[int, int, int]:
+    mode, uid, gid = ids.split(b"\0")
+    if len(_known_ids) >= _KNOWN_MAX:
+        _known_ids.clear()
+    _known_ids[ids] = known = int(mode, 8), int(uid, 8), int(gid, 8)
+    return known
+
+
 def _end(block: bytes, start: int, stop: int) -> int:
     end = block.find(0, start, stop)
     return stop if end < 0 else end
@@ -112,7 +133,7 @@ def _checksum_agrees(block: bytes, stored: int) -> bool:
     ``adler32`` holds the sum of all bytes plus one, modulo 65521, and is far quicker than adding
     them here; with at least 256 zero bytes the sum is at most 65280, so nothing is lost.
     """
-    total = (zlib.adler32(block) & 0xFFFF) - 1 if block.count(0) >= 256 else sum(block)
+    total = (adler32(block) & 0xFFFF) - 1 if block.count(0) >= 256 else sum(block)
     if total - sum(block[148:156]) + 256 == stored:
         return True
     signed = sum(byte - 256 if byte > 127 else byte for byte in block[:148] + block[156:])

@@ -23,13 +23,14 @@ from __future__ import annotations
 
 import io
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from cstorage.archive.compression import ByteSink, ByteSource, Decompressor
 from cstorage.errors import ArchiveError
+from journal.plain import TYPE_CHECKING, Any, NamedTuple, compiled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import TypeAlias
 
 MAGIC = "cstorage-manifest"
 VERSION = 1
@@ -101,15 +102,13 @@ class ManifestWriter:
 
     def __init__(self, sink: ByteSink, algorithm: str = "") -> None:
         """``algorithm``: of digests that exist already; otherwise the best one."""
-        import cbor2
-        import zstandard
-
         if algorithm:
             self.hasher = hasher_of(algorithm)
         else:
             algorithm, self.hasher = best_hasher()
-        self._encode = cbor2.dumps
-        self._codec: Any = zstandard.ZstdCompressor(level=1, write_checksum=True).compressobj()
+        self._encode = compiled("cbor2", "_cbor2").dumps
+        zstd = compiled("zstandard", "backend_c")
+        self._codec: Any = zstd.ZstdCompressor(level=1, write_checksum=True).compressobj()
         self._sink = sink
         self._records: list[tuple[Any, ...]] = [(MAGIC, VERSION, algorithm)]
 
@@ -172,10 +171,10 @@ class ManifestReader:
     """
 
     def __init__(self, source: ByteSource) -> None:
-        import cbor2
-
+        cbor2 = compiled("cbor2", "_cbor2")
         self._reader: Any = io.BufferedReader(_Raw(Decompressor(source)), _READ)
         self._decode = cbor2.CBORDecoder(self._reader).decode
+        self._end = cbor2.CBORDecodeEOF
         self._errors = (cbor2.CBORDecodeError, ValueError, TypeError, ArithmeticError, LookupError,
                         AttributeError)  # fmt: skip
         try:
@@ -190,8 +189,6 @@ class ManifestReader:
 
     def records(self) -> Iterator[list[Any]]:
         """Each record's fields as they are stored: a third of the time of making entries."""
-        from cbor2 import CBORDecodeEOF
-
         decode = self._decode
         try:
             while True:
@@ -199,7 +196,7 @@ class ManifestReader:
                 if len(record) != _FIELDS:
                     raise ValueError(f"a record of {len(record)} fields")
                 yield record
-        except CBORDecodeEOF:
+        except self._end:
             return  # to look for the end in front of each record costs more than the record
         except self._errors as error:
             raise ArchiveError(f"damaged manifest: {error}") from error

@@ -24,7 +24,7 @@ import binascii
 import re
 
 from cstorage.errors import ArchiveError, ArchiveTruncated
-from journal.plain import TYPE_CHECKING, Any, NamedTuple
+from journal.plain import TYPE_CHECKING, Any, NamedTuple, compiled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -37,7 +37,7 @@ PIECE = 1 << 20
 _LINE_MAX = 16 << 20  # 8 MiB of headers in base64, with room: no recipe of ours has longer lines
 _BATCH = 1 << 18
 _go_iso: Callable[[bytes | memoryview, int], int] | None = None
-_PLAIN = re.compile(rb"[ !#-%'-;=?-\[\]-~]*")
+_PLAIN = bytes(byte for byte in range(0x20, 0x7F) if byte not in b'"\\<>&')
 """Bytes that stand for themselves in the JSON of the reference (it escapes ``<``, ``>``, ``&``)."""
 
 
@@ -45,9 +45,8 @@ def crc64(data: bytes | memoryview, start: int = 0) -> int:
     """CRC-64/GO-ISO of ``data``, continuing from ``start`` (0 at the beginning)."""
     global _go_iso  # noqa: PLW0603
     if _go_iso is None:
-        from fastcrc.crc64 import go_iso
-
-        _go_iso = go_iso
+        _go_iso = compiled("fastcrc", "fastcrc").crc64.go_iso
+        assert _go_iso is not None
     return _go_iso(data, start)
 
 
@@ -65,7 +64,7 @@ def json_string(text: str) -> str:
 
 
 def _name_field(name: bytes) -> bytes:
-    if _PLAIN.fullmatch(name):
+    if not name.translate(None, _PLAIN):
         return b'"name":"%s",' % name
     try:
         return b'"name":%s,' % json_string(name.decode()).encode()

@@ -64,6 +64,10 @@ MAPS = (
 )
 
 
+PROGRESS = Flag(
+    ("--progress",), BOOL, "Show bytes, entries and rate on standard error, terminal or not"
+)
+
 LIMITS = (
     Flag(("--max-bytes",), STRING, "Refuse more than this many bytes unpacked (k, m, g: x 1024)"),
     Flag(("--max-entries",), STRING, "Refuse more than this many entries"),

@@ -63,17 +63,11 @@ def import_layer(inv: Invocation) -> int:
     from cstorage.cli.streams import source
 
     options = apply_options(inv)
-    with source(inv) as stream, ProgressLine(inv.out) as line:
-        progress = inv.flag("progress")
-        if progress:
-            from cstorage.archive.options import ApplyOptions
-
-            options = (options or ApplyOptions())._replace(progress=line.show)
+    with source(inv) as stream, ProgressLine(inv) as line:
         layer = inv.store.import_layer(
-            stream, names=_names(inv), options=options, **_layer_options(inv)
+            stream, names=_names(inv), options=line.options(options), **_layer_options(inv)
         )
-        if progress:
-            line.finish(layer.diff)
+        line.finish(layer.diff)
     if inv.json:
         inv.out.json(layer_document(layer))
         return OK

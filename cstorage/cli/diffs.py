@@ -69,9 +69,11 @@ def diff(inv: Invocation) -> int:
 
 def applydiff(inv: Invocation) -> int:
     """``applydiff``."""
+    from cstorage.cli.progress import ProgressLine
+
     options = apply_options(inv)
-    with source(inv) as stream:
-        inv.store.apply_diff(inv.arg(0), stream, options)
+    with source(inv) as stream, ProgressLine(inv) as line:
+        line.finish(inv.store.apply_diff(inv.arg(0), stream, line.options(options)))
     return OK
 
 

@@ -45,6 +45,11 @@ class Output:
         """Standard output itself, for data that is not text."""
         return self._stdout
 
+    @property
+    def on_terminal(self) -> bool:
+        """Whether somebody looks at standard error while the command runs."""
+        return self._stderr.isatty()
+
     def write(self, text: str) -> None:
         data = text.encode("utf-8", "surrogateescape")
         try:

@@ -1,24 +1,29 @@
-"""Files and standard streams that commands read from and write to."""
+"""Files and standard streams that commands read from and write to.
+
+What is read from has no buffer: closing one waits for a read that a thread has under way, so that
+an interrupt could not end a command whose input has stalled.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sys
 
 from cstorage.cli.wording import FileRefused, open_file, system_text
-from journal.plain import TYPE_CHECKING, BinaryIO
+from journal.plain import TYPE_CHECKING, BinaryIO, cast
 
 if TYPE_CHECKING:
     from cstorage.cli.invocation import Invocation
 
-_BUFFER = 1 << 20
+_PIPE = 1 << 20  # as much as the kernel lets anybody have
 
 
 def source(inv: Invocation) -> BinaryIO:
     """What ``--file`` names, else standard input; the caller closes it."""
     path = inv.text("file")
     if path:
-        return os.fdopen(open_file(path, "r"), "rb", buffering=_BUFFER)
+        return cast("BinaryIO", os.fdopen(open_file(path, "r"), "rb", buffering=0))
     return standard_input()
 
 
@@ -28,9 +33,14 @@ def standard_input() -> BinaryIO:
     if buffer is None:
         raise FileRefused("read /dev/stdin: bad file descriptor")
     try:
-        return os.fdopen(os.dup(buffer.fileno()), "rb", buffering=_BUFFER)
+        fd = os.dup(buffer.fileno())
     except (OSError, ValueError):  # not a descriptor: a stream put in its place
         return buffer  # type: ignore[no-any-return]
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _PIPE)
+    except OSError:
+        pass  # not a pipe, or the user has too many
+    return cast("BinaryIO", os.fdopen(fd, "rb", buffering=0))
 
 
 def read_all(path: str) -> bytes:

@@ -317,7 +317,7 @@ class GraphDriver(DriverReader, Protocol):
         recipe: BinaryIO | None = None,
         manifest: BinaryIO | None = None,
     ) -> DiffSummary:
-        """Apply an archive onto a published layer."""
+        """Apply an archive onto a published layer; it is on disk when this returns."""
 
     def mount(self, layer_id: str, options: MountOptions = PLAIN_MOUNT) -> Path:
         """Make the layer's tree available and return where. No reference counting."""

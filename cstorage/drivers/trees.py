@@ -77,10 +77,12 @@ class TreeDriver(ABC):
         manifest: BinaryIO | None = None,
     ) -> DiffSummary:
         from cstorage.archive.apply import apply_layer
+        from cstorage.drivers.earlysync import EarlySync
 
         prepared.filled = True
         chosen = self.apply_options(options, self.disk_maps(prepared.plan.maps))
-        return apply_layer(source, prepared.root_fd, chosen, recipe=recipe, manifest=manifest)
+        with EarlySync(prepared.root_fd):
+            return apply_layer(source, prepared.root_fd, chosen, recipe=recipe, manifest=manifest)
 
     def apply_to(
         self,
@@ -93,11 +95,16 @@ class TreeDriver(ABC):
         manifest: BinaryIO | None = None,
     ) -> DiffSummary:
         from cstorage.archive.apply import apply_layer
+        from cstorage.drivers.earlysync import EarlySync
+        from cstorage.drivers.mountapi import sync_file_system
 
         root = os.open(self.own_content(layer_id), _DIRECTORY | os.O_NOFOLLOW)
         try:
             chosen = self.apply_options(options, self.disk_maps(maps))
-            return apply_layer(source, root, chosen, recipe=recipe, manifest=manifest)
+            with EarlySync(root):
+                diff = apply_layer(source, root, chosen, recipe=recipe, manifest=manifest)
+            sync_file_system(root)
+            return diff
         finally:
             os.close(root)
 

@@ -6,6 +6,7 @@ Python's ``tarfile`` reads the same archives; where it gives something else, the
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import tarfile
 from typing import Any
@@ -16,6 +17,7 @@ from cstorage.archive.apply import ApplyOptions, apply_layer
 from cstorage.archive.beneath import open_payload_in_root
 from cstorage.archive.header import DIRTYPE, REGTYPE, SYMTYPE
 from cstorage.archive.manifest import read_manifest
+from cstorage.archive.names import clean
 from cstorage.archive.reader import TarReader
 from cstorage.archive.recipe import assemble
 from cstorage.archive.writer import END
@@ -252,3 +254,16 @@ def test_a_reader_tells_a_cut_at_every_byte(scene: Any) -> None:
             assert size not in whole, size
         else:
             assert size in whole, size
+
+
+def test_names_are_cleaned_as_the_rules_say() -> None:
+    """Every short name of the characters that mean something, against the rules word by word."""
+    for length in range(7):
+        for letters in itertools.product(b"a./\0", repeat=length):
+            name = bytes(letters)
+            parts = [part for part in name.split(b"/") if part not in (b"", b".")]
+            if b"\0" in name or b".." in parts:
+                with pytest.raises(ArchiveError):
+                    clean(name)
+            else:
+                assert clean(name) == b"/".join(parts), name

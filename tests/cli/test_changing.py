@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 
 import pytest
 from command_line import archive
+
+from cstorage.cli import progress
+from cstorage.cli.invocation import Output
 
 ID = re.compile("[0-9a-f]{64}")
 
@@ -65,8 +69,20 @@ class TestCreating:
         result = cli("import-layer", "--progress", "--id", "x", stdin=tar)
         assert result.status == 0
         assert result.out == b"x\n"
-        shown = f"{len(tar)} bytes read, {len(tar)} unpacked, 2 entries\x1b[K\n"
-        assert result.errors.endswith(shown)
+        shown = rf"{len(tar)} bytes read, {len(tar)} unpacked, 2 entries, [0-9.]+ MiB/s\x1b\[K\n"
+        assert re.search(shown + r"\Z", result.errors)
+        applied = cli("applydiff", "--progress", "x", stdin=tar)
+        assert applied.status == 0
+        assert re.search(shown + r"\Z", applied.errors)
+
+    @pytest.mark.parametrize("seconds", [0.4, 0.6])
+    def test_a_terminal_is_not_told_of_short_imports(self, cli, monkeypatch, seconds):
+        clock = itertools.chain([0.0], itertools.repeat(seconds))
+        monkeypatch.setattr(progress, "monotonic", lambda: next(clock))
+        monkeypatch.setattr(Output, "on_terminal", True)
+        result = cli("import-layer", "--id", "x", stdin=archive(("a", b"1")))
+        assert result.out == b"x\n"
+        assert bool(result.err) == (seconds > 0.5)
 
     def test_images(self, cli, tmp_path):
         cli.ok("create-layer", "--id", "base")

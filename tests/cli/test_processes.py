@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
 import re
+import select
 import signal
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -44,6 +49,14 @@ def run(*words, **options):
     child = process(*words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
     out, err = child.communicate(timeout=60)
     return child.returncode, out, err
+
+
+def tree(cli):
+    """Names of everything below the graph root, but for the journal's own files."""
+    root = Path(cli.roots[cli.roots.index("--graph") + 1])
+    return sorted(
+        str(path.relative_to(root)) for path in root.rglob("*") if "journal" not in path.parts
+    )
 
 
 class TestJournal:
@@ -102,6 +115,58 @@ class TestStreams:
         assert child.stderr.read() == b""
         child.stderr.close()
         assert child.wait(timeout=60) == 141
+
+    def test_an_interrupted_import_ends_and_leaves_nothing(self, cli, roots):
+        """Its input has stalled: a thread waits in a read that nothing will end."""
+        cli.ok("create-layer", "--id", "before")
+        before = tree(cli)
+        reading, writing = os.pipe()
+        child = process(
+            *roots, "import-layer", "--progress", stdin=reading, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, bufsize=0,
+        )  # fmt: skip
+        os.close(reading)
+        try:
+            os.write(writing, archive(("one", bytes(50_000)), ("two", bytes(50_000)))[:-3000])
+            assert child.stderr.read(1) == b"\r"
+            assert tree(cli) != before
+            child.send_signal(signal.SIGINT)
+            out, err = child.communicate(timeout=30)
+        finally:
+            child.kill()
+            os.close(writing)
+        assert (child.returncode, out) == (130, b"")
+        assert err.endswith(b"MiB/s\x1b[K\n")
+        assert tree(cli) == before
+
+    def test_a_terminal_is_told_how_far_an_import_is(self, roots):
+        terminal, far_end = pty.openpty()
+        child = process(
+            *roots, "import-layer", stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=far_end
+        )
+        os.close(far_end)
+        info = tarfile.TarInfo("endless")
+        info.size = 1 << 40
+        piece = info.tobuf()
+        until = time.monotonic() + 60
+        try:
+            while not select.select([terminal], [], [], 0.02)[0]:
+                assert time.monotonic() < until
+                child.stdin.write(piece)
+                child.stdin.flush()
+                piece = bytes(512)
+            child.send_signal(signal.SIGINT)
+            out, _ = child.communicate(timeout=60)
+        finally:
+            child.kill()
+        shown = b""
+        with contextlib.suppress(OSError):  # the far end is closed, and nothing is left
+            while data := os.read(terminal, 4096):
+                shown += data
+        os.close(terminal)
+        assert (child.returncode, out) == (130, b"")
+        line = rb"\r\d+ bytes read, \d+ unpacked, 1 entries, [0-9.]+ MiB/s\x1b\[K"
+        assert re.fullmatch(rb"(%b)+\r\n" % line, shown)
 
     @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
     def test_output_that_cannot_be_written_is_one_line(self, cli, roots):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import stat
+import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from cstorage.drivers import mountapi
 from cstorage.drivers.contract import MountOptions
 from cstorage.errors import ArchiveError, ContentChanged, DriverError, InvalidID
 from tests.drivers.stage import (
@@ -232,6 +236,46 @@ def test_an_archive_can_be_applied_to_a_published_layer(stage: Stage) -> None:
     assert {name for _, name in stage.changes("base")} == {"/one", "/two"}
     with pytest.raises(DriverError, match="no such file"):
         stage.driver.apply_to("nope", io.BytesIO(b""))
+
+
+def test_what_is_applied_to_a_published_layer_is_on_disk_when_the_call_returns(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.layer("a", "", *ROOTFS)
+    there = Path(stage.driver.content_root("a")) / "etc/hosts"
+    complete = []
+
+    def sync(_descriptor: int) -> None:
+        complete.append(there.exists())
+
+    monkeypatch.setattr(mountapi, "sync_file_system", sync)
+    stage.driver.apply_to("a", io.BytesIO(archive(file("etc/hosts", "::1"))))
+    assert complete[-1]
+
+
+def test_a_disk_that_fails_early_fails_the_layer(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is written ahead of need on a thread may fail there, but must be told at the end."""
+    failed = threading.Event()
+
+    def sync(_descriptor: int) -> None:
+        failed.set()
+        raise OSError(errno.EIO, "broken disk")
+
+    class Slow(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            data = super().read(size)
+            if not data:
+                assert failed.wait(10)
+            return data
+
+    monkeypatch.setattr(mountapi, "sync_file_system", sync)
+    prepared = stage.prepare("a")
+    stage.driver.apply(prepared, Slow(archive(*ROOTFS)))
+    with pytest.raises(OSError, match="broken disk"):
+        stage.driver.make_durable(prepared)
+    prepared.close()
 
 
 def test_payloads_come_from_the_uppermost_layer_and_never_from_outside(stage: Stage) -> None:
