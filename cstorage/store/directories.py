@@ -66,6 +66,11 @@ def _places(core: Core, folder: Folder) -> tuple[Path, Path]:
     return core.location.graph_root / name / folder.id, core.location.run_root / name / folder.id
 
 
+def place(core: Core, folder: Folder) -> Path:
+    """Where the directories of an item are that survive a reboot."""
+    return _places(core, folder)[0]
+
+
 def orphans(state: State, folders: Iterable[Folder]) -> list[Folder]:
     """Those whose item does not exist."""
     from cstorage.state import keys

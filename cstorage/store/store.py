@@ -23,6 +23,7 @@ from cstorage.model import (
     LayerID,
     Pin,
 )
+from cstorage.store.chronicler import Chronicler
 from cstorage.store.finder import Finder
 from cstorage.store.item_data import ItemData
 from cstorage.store.lazily import LazyModule
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from cstorage import events as ev
     from cstorage.archive.apply import ApplyOptions
     from cstorage.archive.compression import ByteSink, ByteSource
     from cstorage.drivers.contract import DriverReader, StrPath
@@ -51,7 +51,6 @@ if TYPE_CHECKING:
         diffs,
         directories,
         filling,
-        history,
         images,
         layers,
         mounts,
@@ -78,7 +77,6 @@ if TYPE_CHECKING:
     from cstorage.store.incoming import Mode
     from cstorage.store.replay import Copied
 else:
-    ev = LazyModule("cstorage.events")
     adoption = LazyModule("cstorage.store.adoption")
     bigdata = LazyModule("cstorage.store.bigdata")
     checking = LazyModule("cstorage.store.checking")
@@ -89,7 +87,6 @@ else:
     directories = LazyModule("cstorage.store.directories")
     flags_of = LazyModule("cstorage.store.flags")
     filling = LazyModule("cstorage.store.filling")
-    history = LazyModule("cstorage.store.history")
     images = LazyModule("cstorage.store.images")
     layers = LazyModule("cstorage.store.layers")
     mounts = LazyModule("cstorage.store.mounts")
@@ -102,7 +99,7 @@ else:
     usage = LazyModule("cstorage.store.usage")
 
 
-class Store(Finder, ItemData, Mounter):
+class Store(Finder, ItemData, Mounter, Chronicler):
     """An open store; a context manager. Safe to use from several threads.
 
     Open one with ``cstorage.open``.
@@ -557,14 +554,6 @@ class Store(Finder, ItemData, Mounter):
         return dedup.dedup(self._core, method)
 
     # -- journal ---------------------------------------------------------------------------------
-
-    def history(self, key: str = "") -> Iterator[ev.HistoryEntry]:
-        """Every event of the store, or of one item, in order."""
-        return history.of(self._core, key) if key else history.everything(self._core)
-
-    def watch(self, since: int | None = None) -> Iterator[ev.HistoryEntry]:
-        """Events as they are committed, by any process; blocks in between."""
-        return history.watch(self._core, since)
 
     def snapshot(self) -> Path | None:
         """Write a snapshot of the state, so that the next open replays less."""
