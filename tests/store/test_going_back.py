@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -15,11 +16,13 @@ import pytest
 from tars import BASE, CHANGES
 
 import cstorage
+import journal
 from cstorage import errors
 from cstorage.model import Container, IDMapEntry, Image, Kind, Layer
 from cstorage.store import restoring
 from cstorage.store.mapping import MapOptions
 from cstorage.store.past import NotInHistory
+from journal import transfer
 from tests.store.place import fill, ids
 
 if TYPE_CHECKING:
@@ -486,3 +489,27 @@ def died(place: Place, step: str, call: str) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 9, done.stderr
+
+
+def test_a_copy_as_of_an_earlier_moment(place: Place, store: Store, tmp_path: Path) -> None:
+    """The recipe of docs/history.md."""
+    fill(store, id="base", names=["a"])
+    then = store.sequence
+    store.set_names("base", ["b"])
+    store.create_layer(id="later")
+    store.snapshot()
+    log = tmp_path / "log"
+    with journal.Journal.open(store.journal_path) as opened, log.open("wb") as file:
+        transfer.export(opened, file, until_sequence=then)
+    copy = place.beside("copy")
+    shutil.copytree(place.graph, copy.graph, symlinks=True)
+    for name in ("journal", "index"):
+        shutil.rmtree(copy.graph / name, ignore_errors=True)
+    with log.open("rb") as file:
+        transfer.load(str(copy.graph / "journal"), file)
+    copied = copy.open()
+    copied.garbage_collect()
+    assert (ids(copied.layers()), copied.names("base")) == (["base"], ("a",))
+    assert copied.storage_layers() == ["base"]
+    assert exported(copied, "base") == BASE
+    assert not any(copied.check())
