@@ -89,8 +89,10 @@ class Transaction:
 
     def emit(self, event: ev.Event) -> None:
         """Add ``event``; it is visible in ``self.state`` at once."""
+        from cstorage.events import codec
         from cstorage.state.reducer import apply
 
+        codec.check(event)
         self._note_removals(event)
         apply(self.state, event, self._next)
         self._next += 1
