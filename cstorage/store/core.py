@@ -204,6 +204,11 @@ class Core:
         program = self.location.program or os.path.basename(sys.argv[0] or "python")
         return ev.Actor(os.getuid(), os.getpid(), program, os.uname().nodename, boot_id())
 
+    def check_writable(self) -> None:
+        """Raises ``StoreIsReadOnly``: before anything is prepared, moved or removed."""
+        if self.location.read_only:
+            raise StoreIsReadOnly(f"{self.location.graph_root} is open for reading only")
+
     @contextmanager
     def transaction(self, reason: str = "", actor: ev.Actor | None = None) -> Iterator[Transaction]:
         """Hold the writer lock around the block; commit what it collected when it ends well.
@@ -211,8 +216,7 @@ class Core:
         Raises ``StoreBusy``, ``StoreDamaged``, ``StoreIsReadOnly``, and whatever the block raises:
         then nothing was changed.
         """
-        if self.location.read_only:
-            raise StoreIsReadOnly(f"{self.location.graph_root} is open for reading only")
+        self.check_writable()
         from cstorage.store.commit import Transaction
 
         joint = self.joint
@@ -286,6 +290,7 @@ class Core:
         that was interrupted is settled like the work of a process that died: only the journal knows
         on which side of the commit that was.
         """
+        self.check_writable()
         with self._held(Workspace.create(self.image_staging if image else self.staging)) as work:
             yield work
 

@@ -35,7 +35,8 @@ def _userdata(core: Core, root: Path, kind: str, key: str) -> Path:
             f"{key!r} names a directory outside {folder}",
             hint="use an ID without .. components",
         )
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not core.location.read_only:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
     return path
 
 

@@ -175,6 +175,7 @@ class ItemData:
 
         Directories between are made. Raises ``ContainerUnknown``, ``InvalidID`` for ``..``.
         """
+        self._core.check_writable()
         directories.write_file(self.container_directory(key), file, data)
 
     def from_container_directory(self, key: str, file: str) -> bytes:
@@ -186,6 +187,7 @@ class ItemData:
 
     def set_container_run_directory_file(self, key: str, file: str, data: bytes) -> None:
         """As ``set_container_directory_file``, below ``container_run_directory``."""
+        self._core.check_writable()
         directories.write_file(self.container_run_directory(key), file, data)
 
     def from_container_run_directory(self, key: str, file: str) -> bytes:

@@ -25,7 +25,6 @@ from cstorage.errors import (
     InUseError,
     NotSupported,
     StorageError,
-    StoreIsReadOnly,
     UnknownItemError,
 )
 from cstorage.model import Container, Image, ImageID, Item, Kind, Layer, LayerID
@@ -167,6 +166,7 @@ def restore(core: Core, key: str, kind: Kind | None = None, reason: str = "") ->
 
 
 def _alone(core: Core) -> None:
+    core.check_writable()
     if core.joint is not None:
         raise StorageError("restoring and undoing are transactions of their own")
 
@@ -321,8 +321,7 @@ def forget(core: Core, older_than_s: float = 0.0) -> int:
 
     Raises ``StoreIsReadOnly``.
     """
-    if core.location.read_only:
-        raise StoreIsReadOnly(f"{core.location.graph_root} is open for reading only")
+    core.check_writable()
     until_ns = time.time_ns() - int(older_than_s * 1e9)
     old = [folder for folder in kept.folders(core) if folder.time_ns <= until_ns]
     return sum(kept.discard(core, folder) for folder in old)

@@ -26,6 +26,7 @@ from journal import transfer
 from tests.store.place import fill, ids
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from cstorage.store.store import Store
@@ -104,6 +105,41 @@ class TestAt:
             with pytest.raises(errors.StoreIsReadOnly):
                 next(past.watch())
             place._opened.remove(past)
+
+    @pytest.mark.parametrize(
+        "call",
+        [
+            lambda past: past.garbage_collect(),
+            lambda past: past.repair(past.check()),
+            lambda past: past.dedup(),
+            lambda past: past.wipe(),
+            lambda past: past.import_layer(io.BytesIO(BASE)),
+            lambda past: past.set_container_directory_file("box", "file", b""),
+            lambda past: past.restore("base"),
+            lambda past: past.undo(2),
+            lambda past: past.forget_deleted(),
+        ],
+    )
+    def test_nothing_of_today_is_removed_through_it(
+        self, store: Store, call: Callable[[Store], object]
+    ) -> None:
+        store.create_container(id="box")
+        then = store.sequence
+        young = "f" * 64
+        store.create_container(id=young, layer_id="young")
+        store.set_container_directory_file(young, "file", b"kept")
+        with store.at(then) as past, pytest.raises(errors.StoreIsReadOnly):
+            call(past)
+        assert store.from_container_directory(young, "file") == b"kept"
+        assert store.check().healthy
+
+    def test_looking_at_a_container_makes_no_directories(self, place: Place, store: Store) -> None:
+        store.create_container(id="box")
+        with place.open(read_only=True) as reader:
+            assert not reader.container_directory("box").exists()
+            assert reader.container_size("box") == 0
+            place._opened.remove(reader)
+        assert store.container_directory("box").is_dir()
 
     @pytest.mark.parametrize("moment", [-1, 10**9])
     def test_an_event_that_there_is_not(self, store: Store, moment: int) -> None:
