@@ -47,9 +47,10 @@ class Chronicler:
         return history.watch(self._core, since)
 
     def at(self, moment: Moment) -> Store:
-        """The store as it was, for reading; to be closed. Meaning and errors: ``past``.
+        """The store as it was, for reading; to be closed.
 
         ``moment``: the sequence number of an event, or a ``datetime`` (local without time zone).
+        Records are those of then, files those of today. Raises ``NotInHistory``.
         """
         return opening.as_of(self._core, moment)
 
@@ -61,14 +62,16 @@ class Chronicler:
         """Bring back a deleted item with what it rests on; returns what came back.
 
         ``key``: its ID, a name it had, or the beginning of the ID (4 characters). Names that others
-        have by now stay with them. Raises ``restoring.NotKept``, ``DuplicateID``.
+        have by now stay with them. Raises ``NotKept``, ``DuplicateID``.
         """
         return restoring.restore(self._core, key, kind)
 
     def undo(self, sequence: int) -> list[ev.Event]:
         """Take back the transaction that this event is part of; returns the events that did.
 
-        Errors, and what can be undone: ``restoring.undo``.
+        Deletions as by ``restore``; changes of names, metadata and flags by setting what was
+        before. Raises ``NotInHistory``, ``NotKept``, ``ChangedSince`` if the same things were
+        changed again, ``DuplicateID``, ``NotSupported`` for what cannot be undone.
         """
         return restoring.undo(self._core, sequence)
 

@@ -57,10 +57,10 @@ def open_store(
     ``at`` opens it for reading as it was after that event (``int``) or at that time (``datetime``);
     what that means is said by ``past``.
 
-    A store that this process has open with the same roots, driver, reason and program is returned
-    again, whatever else is asked for; close it as often as it was opened. Raises
+    A store that this process has open with the same roots, driver, reason, program and retention is
+    returned again, whatever else is asked for; close it as often as it was opened. Raises
     ``IncompleteOptions``, ``ConfigError``, ``DriverError``, ``StoreDamaged``, ``StoreIsReadOnly``;
-    with ``read_only`` or ``at`` ``StoreNotFound``, with ``at`` ``past.NotInHistory``.
+    with ``read_only`` or ``at`` ``StoreNotFound``, with ``at`` ``NotInHistory``.
     """
     base = options or StoreOptions()
     chosen = base._replace(
@@ -82,7 +82,9 @@ def open_store(
             chosen, graph, run, read_only=True, reason=reason, program=program,
             taking_over=False, at=at,
         )  # fmt: skip
-    key = (os.getpid(), str(graph), str(run), reason, program, read_only)
+    # Whoever wants to keep what he deletes must not be given a store that does not.
+    kept = (chosen.keep_deleted_s, chosen.keep_deleted_bytes)
+    key = (os.getpid(), str(graph), str(run), reason, program, read_only, kept)
     with _registry_lock:
         known = _registry.get(key)
         if known is not None and canonical(chosen.driver) in ("", known.driver_name):
@@ -101,7 +103,7 @@ def open_store(
         return store
 
 
-_registry: dict[tuple[int, str, str, str, str, bool], Store] = {}
+_registry: dict[tuple[int, str, str, str, str, bool, tuple[int, int]], Store] = {}
 _registry_lock = threading.RLock()
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from cstorage.errors import StorageError
+from cstorage.errors import NotInHistory
 from cstorage.store import tables
 from cstorage.store.reading import Replica, apply_frame, translated
 from journal.frame import DATA
@@ -26,10 +26,6 @@ if TYPE_CHECKING:
     from journal import Frame, Journal, Position
 
 Moment = int | datetime
-
-
-class NotInHistory(StorageError):
-    """A moment that the journal does not tell of: before its first frame, or yet to come."""
 
 
 class Past(Replica):

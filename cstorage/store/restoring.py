@@ -21,8 +21,10 @@ from contextlib import ExitStack
 from cstorage import events as ev
 from cstorage.drivers.contract import LayerPlan
 from cstorage.errors import (
+    ChangedSince,
     DuplicateID,
-    InUseError,
+    NotInHistory,
+    NotKept,
     NotSupported,
     StorageError,
     UnknownItemError,
@@ -30,7 +32,7 @@ from cstorage.errors import (
 from cstorage.model import Container, Image, ImageID, Item, Kind, Layer, LayerID
 from cstorage.state import keys
 from cstorage.store import directories, history, kept
-from cstorage.store.past import NotInHistory, Past
+from cstorage.store.past import Past
 from cstorage.store.reading import translated
 from cstorage.store.transient import run_mark
 from cstorage.store.workspace import Folder as CallersFolder
@@ -46,14 +48,6 @@ if TYPE_CHECKING:
 
 _PREFIX_MIN = 4
 _WIDEST_FIRST = (Kind.CONTAINER, Kind.IMAGE, Kind.LAYER)
-
-
-class NotKept(UnknownItemError):
-    """Nothing of that ID or name was deleted that is still kept; or what it rested on is not."""
-
-
-class ChangedSince(InUseError):
-    """What is to be undone was changed again by a later transaction."""
 
 
 class _Step(NamedTuple):
@@ -334,7 +328,7 @@ def undo(core: Core, sequence: int, reason: str = "") -> list[ev.Event]:
     """Take back the transaction that event ``sequence`` is part of; the events that did it.
 
     Deletions are taken back as by ``restore``; changes of names, metadata and flags by setting what
-    was before. Raises ``past.NotInHistory``, ``NotKept``, ``ChangedSince``, ``DuplicateID``, and
+    was before. Raises ``NotInHistory``, ``NotKept``, ``ChangedSince``, ``DuplicateID``, and
     ``NotSupported`` for transactions with other events: what was made is deleted, not undone.
     """
     _alone(core)

@@ -19,9 +19,7 @@ import cstorage
 import journal
 from cstorage import errors
 from cstorage.model import Container, IDMapEntry, Image, Kind, Layer
-from cstorage.store import restoring
 from cstorage.store.mapping import MapOptions
-from cstorage.store.past import NotInHistory
 from journal import transfer
 from tests.store.place import fill, ids
 
@@ -68,7 +66,7 @@ class TestAt:
             assert ids(past.layers()) == ["before"]
         with store.at(then.astimezone().replace(tzinfo=None)) as past:
             assert ids(past.layers()) == ["before"]
-        with pytest.raises(NotInHistory, match="begins after"):
+        with pytest.raises(errors.NotInHistory, match="begins after"):
             store.at(then - timedelta(days=1))
 
     def test_a_transaction_is_whole(self, store: Store) -> None:
@@ -143,7 +141,7 @@ class TestAt:
 
     @pytest.mark.parametrize("moment", [-1, 10**9])
     def test_an_event_that_there_is_not(self, store: Store, moment: int) -> None:
-        with pytest.raises(NotInHistory, match="events 1 to 1"):
+        with pytest.raises(errors.NotInHistory, match="events 1 to 1"):
             store.at(moment)
 
 
@@ -191,8 +189,15 @@ class TestRestore:
         store.delete_layer("base")
         assert list(store.deleted()) == []
         assert os.listdir(place.graph / "trash") == []
-        with pytest.raises(restoring.NotKept):
+        with pytest.raises(errors.NotKept):
             store.restore("base")
+
+    def test_a_store_that_is_open_already_is_no_excuse(self, place: Place, store: Store) -> None:
+        fill(store, id="base")
+        other = place.open(**KEPT)
+        other.delete_layer("base")
+        assert ids(other.restore("base")) == ["base"]
+        assert place.open(**KEPT) is other
 
     def test_an_image_with_everything(self, place: Place) -> None:
         store = place.open(**KEPT)
@@ -282,7 +287,7 @@ class TestRestore:
         store.delete_layer("top")
         store.delete_layer("base")
         store.create_layer(id="base")
-        with pytest.raises(restoring.NotKept, match="another layer"):
+        with pytest.raises(errors.NotKept, match="another layer"):
             store.restore("top")
         store.delete_layer("base")
         assert ids(store.restore("top")) == ["base", "top"]
@@ -297,7 +302,7 @@ class TestRestore:
         kept = next(store.deleted())
         assert (kept.item.id, kept.size > 0) == ("top", True)
         place.open(reason="keeps nothing").delete_layer("base")
-        with pytest.raises(restoring.NotKept, match="rested on layer base"):
+        with pytest.raises(errors.NotKept, match="rested on layer base"):
             store.restore("top")
         assert ids(x.item for x in store.deleted()) == ["top"]
 
@@ -339,7 +344,7 @@ class TestRestore:
         monkeypatch.setattr(time, "time_ns", lambda: real() + 2 * DAY_S * 10**9)
         monkeypatch.setattr(time, "time", lambda: real() / 1e9 + 2 * DAY_S)
         assert list(store.deleted()) == []
-        with pytest.raises(restoring.NotKept):
+        with pytest.raises(errors.NotKept):
             store.restore("base")
         place.reopen(store)
         assert os.listdir(place.graph / "trash") == []
@@ -487,7 +492,7 @@ class TestUndo:
         store.set_names("one", ["b"])
         undone = store.sequence
         store.set_names("one", ["c"])
-        with pytest.raises(restoring.ChangedSince):
+        with pytest.raises(errors.ChangedSince):
             store.undo(undone)
         assert store.names("one") == ("c",)
 
@@ -496,17 +501,17 @@ class TestUndo:
         store.set_names("one", [])
         undone = store.sequence
         store.create_image(id="two", names=["a"])
-        with pytest.raises(restoring.ChangedSince, match="belongs to image two"):
+        with pytest.raises(errors.ChangedSince, match="belongs to image two"):
             store.undo(undone)
 
     def test_what_cannot_be_undone_says_so(self, store: Store) -> None:
         store.create_layer(id="one")
         with pytest.raises(errors.NotSupported, match="LayerCreated"):
             store.undo(store.sequence)
-        with pytest.raises(NotInHistory):
+        with pytest.raises(errors.NotInHistory):
             store.undo(99)
         store.delete_layer("one")
-        with pytest.raises(restoring.NotKept):
+        with pytest.raises(errors.NotKept):
             store.undo(store.sequence)
 
 
