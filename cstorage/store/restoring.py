@@ -194,8 +194,6 @@ def _carry_out(
         if isinstance(gone.item, Layer) and core.driver.damage(gone.item.id, gone.item.parent):
             core.driver.mend(gone.item.id, gone.item.parent)
     for claimed in works.values():
-        for work in claimed:
-            work.settle()
         _tidy(core, claimed)
     found = [core.state.get(keys.record(gone.kind, gone.item.id)) for gone, _ in steps]
     return [item for item in found if item is not None]
@@ -303,10 +301,12 @@ def _emit(core: Core, tx: Transaction, gone: kept.Gone) -> None:
 def _tidy(core: Core, claimed: list[Workspace]) -> None:
     """Delete a folder of which everything is back; leave it to its time otherwise."""
     folder = kept.read(claimed[0].path)
-    left = [] if folder is None else folder.items
-    if any(not kept.is_back(core.state, x.kind, x.item) for x in left):
-        return
     for work in claimed:
+        work.settle()
+        if folder is not None and any(
+            not kept.is_back(core.state, x.kind, x.item) for x in folder.items
+        ):
+            work.keep((folder.until_ns - time.time_ns()) / 1e9)
         work.discard()
 
 

@@ -113,6 +113,7 @@ class Workspace:
     def declare(self, intent: Intent) -> None:
         """Write down, durably, what is about to move between this folder and the store."""
         self.intent = intent
+        os.utime(self._lock_fd)  # from now on a sweep has to look at the folder
         draft = self.path / "intent.new"
         write_synced(draft, _packed(intent))
         os.rename(draft, self.path / "intent")
@@ -136,7 +137,10 @@ class Workspace:
         if seconds > 0 and self._lock_fd >= 0:
             self._discard_annex()
             self.settle()
-            (self.path / "keep-until").write_text(str(int(time.time() + seconds)))
+            until = int(time.time() + seconds)
+            (self.path / "keep-until").write_text(str(until))
+            # Sweeps look at this first, and open nothing of what need not be looked at yet.
+            os.utime(f"{self.path}.lock", (until, until))
             self.abandon()
 
     @property
@@ -193,11 +197,26 @@ def _forget(lock: str) -> None:
 
 
 def left_over(parent: Path) -> Iterator[Workspace]:
-    """Work folders below ``parent`` that nobody owns; each is locked while it is looked at."""
+    """Work folders below ``parent`` that nobody owns; each is locked while it is looked at.
+
+    Those whose time has not come are left out.
+    """
+    now = time.time()
+    names: set[str] = set()
+    kept: set[str] = set()
     try:
-        names = {entry.name.removesuffix(".lock") for entry in os.scandir(parent)}
+        with os.scandir(parent) as entries:
+            for entry in entries:
+                name = entry.name.removesuffix(".lock")
+                names.add(name)
+                try:
+                    if name != entry.name and entry.stat().st_mtime > now:
+                        kept.add(name)
+                except FileNotFoundError:
+                    continue
     except FileNotFoundError:
         return
+    names -= kept
     for name in sorted(names):
         path = parent / name
         try:

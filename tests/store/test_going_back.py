@@ -349,6 +349,23 @@ class TestRestore:
         place.reopen(store)
         assert os.listdir(place.graph / "trash") == []
 
+    def test_opening_does_not_look_at_what_is_kept(
+        self, place: Place, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store = place.open(**KEPT)
+        for name in ("one", "two"):
+            store.create_layer(id=name)
+        with store.transaction():
+            store.delete("one")
+            store.delete("two")
+        store.restore("two")  # the other one stays kept in the same folder
+        looked: list[object] = []
+        monkeypatch.setattr("cstorage.store.workspace._read_intent", looked.append)
+        store = place.reopen(store)
+        assert looked == []
+        monkeypatch.undo()
+        assert ids(store.restore("one")) == ["one"]
+
     def test_bytes(self, place: Place) -> None:
         store = place.open(keep_deleted_bytes=3 << 20)
         for name in ("one", "two", "three"):
