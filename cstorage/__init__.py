@@ -9,8 +9,8 @@
         container = store.create_container(image.id, names=["work"])
         path = store.mount(container.id)
 
-``open`` returns a ``Store``. Errors are in ``cstorage.errors``, record types in ``cstorage.model``,
-events in ``cstorage.events``.
+``open`` returns a ``Store``, which says what can be done. Errors are in ``cstorage.errors``, record
+types in ``cstorage.model``, events in ``cstorage.events``.
 """
 
 from __future__ import annotations
@@ -18,16 +18,32 @@ from __future__ import annotations
 from journal.plain import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cstorage.store.mapping import MapOptions
+    from cstorage import errors, events, model
+    from cstorage.config import StoreOptions
+    from cstorage.model import Compression, IDMapEntry, Kind
+    from cstorage.store.checking import CheckOptions
+    from cstorage.store.mapping import AutoMaps, MapOptions
     from cstorage.store.opening import open_store as open
     from cstorage.store.store import Store
 
-__all__ = ["MapOptions", "Store", "open"]
+__all__ = [
+    "AutoMaps", "CheckOptions", "Compression", "IDMapEntry", "Kind", "MapOptions", "Store",
+    "StoreOptions", "errors", "events", "model", "open",
+]  # fmt: skip
 
 _HOME = {
-    "open": ("cstorage.store.opening", "open_store"),
-    "Store": ("cstorage.store.store", "Store"),
-    "MapOptions": ("cstorage.store.mapping", "MapOptions"),
+    "open": ("store.opening", "open_store"),
+    "Store": ("store.store", "Store"),
+    "AutoMaps": ("store.mapping", "AutoMaps"),
+    "CheckOptions": ("store.checking", "CheckOptions"),
+    "Compression": ("model", "Compression"),
+    "IDMapEntry": ("model", "IDMapEntry"),
+    "Kind": ("model", "Kind"),
+    "MapOptions": ("store.mapping", "MapOptions"),
+    "StoreOptions": ("config", "StoreOptions"),
+    "errors": ("errors", ""),
+    "events": ("events", ""),
+    "model": ("model", ""),
 }
 
 
@@ -38,4 +54,9 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     module, attribute = _HOME[name]
-    return getattr(import_module(module), attribute)
+    found = import_module(f"{__name__}.{module}")
+    return getattr(found, attribute) if attribute else found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -62,6 +62,8 @@ _OPTION_KEYS: dict[str, type] = {
     "auto-userns-max-size": int,
     "disable-volatile": bool,
     "projection": str,
+    "keep-deleted-seconds": int,
+    "keep-deleted-mib": int,
 }
 _DRIVER_TABLES: dict[str, tuple[str, ...]] = {
     "btrfs": ("min_space", "size"),
@@ -94,6 +96,11 @@ class StoreOptions(NamedTuple):
     projection: str = ""
     """Whether the view for other tools follows every change: "additional", "off", "" = as the
     store was told with ``project``. Ours alone, not part of the JSON form."""
+    keep_deleted_s: int = 0
+    """How many seconds deleted items are kept to be restored; 0 = no limit if bytes are given, else
+    not at all. Ours alone, like the next."""
+    keep_deleted_bytes: int = 0
+    """How many bytes of them; 0 = no limit."""
     notes: tuple[str, ...] = ()
     """What was read and ignored, one line each; not part of the JSON form."""
 
@@ -363,6 +370,8 @@ def options_from(merged: _Merged, where: Surroundings) -> StoreOptions:
         disable_volatile=values.get("options.disable-volatile", False),
         transient_store=values.get("storage.transient_store", False),
         projection=projection,
+        keep_deleted_s=values.get("options.keep-deleted-seconds", 0),
+        keep_deleted_bytes=values.get("options.keep-deleted-mib", 0) << 20,
         notes=tuple(notes),
     )
 

@@ -328,6 +328,18 @@ class ContentChanged(ArchiveError):
     """A layer's file no longer has the content that was recorded when it was imported."""
 
 
+class NotInHistory(StorageError):
+    """A moment that the journal does not tell of: before its first frame, or yet to come."""
+
+
+class NotKept(UnknownItemError):
+    """Nothing of that ID or name was deleted that is still kept; or what it rested on is not."""
+
+
+class ChangedSince(InUseError):
+    """What is to be undone was changed again by a later transaction."""
+
+
 class NamesChanged(StorageError):
     """A name, or an item's names, are not what the caller expected; nothing was changed."""
 

@@ -2,11 +2,76 @@
 
 from __future__ import annotations
 
-from cstorage.cli.command import JSON, READ_FILE, Command
-from cstorage.cli.families import OPTIONS
-from cstorage.cli.goflags import BOOL, Flag
+from cstorage.cli.command import JSON, READ_FILE, UNLIMITED, Command
+from cstorage.cli.families import ANY_ITEM, OPTIONS
+from cstorage.cli.goflags import BOOL, STRING, Flag
 
 ADDITIONS: tuple[Command, ...] = (
+    Command(
+        "blame",
+        (),
+        f"{OPTIONS} {ANY_ITEM}",
+        "Show which change each name, flag and data item of something comes from",
+        1,
+        1,
+        (JSON,),
+        "going_back:blame",
+        "One line for each: what, then the change as `history` prints it.",
+    ),
+    Command(
+        "deleted",
+        (),
+        OPTIONS,
+        "List what was deleted and can be restored",
+        0,
+        0,
+        (JSON,),
+        "going_back:deleted",
+        "One line for each: sequence and time of the deletion, kind, ID, names; the latest first. "
+        "Deletions are kept with the global option --keep-deleted, or as long and as many bytes as "
+        "`keep-deleted-seconds` and `keep-deleted-mib` in storage.conf (`[storage.options]`) say.",
+    ),
+    Command(
+        "restore",
+        (),
+        f"{OPTIONS} {ANY_ITEM} [...]",
+        "Bring back deleted layers, images or containers with what they rest on",
+        1,
+        UNLIMITED,
+        (
+            Flag(("--layer", "-l"), BOOL, "Only layers"),
+            Flag(("--image", "-i"), BOOL, "Only images"),
+            Flag(("--container", "-c"), BOOL, "Only containers"),
+            JSON,
+        ),
+        "going_back:restore",
+        "By ID, a name that it had, or the beginning of its ID; of several the one deleted last. "
+        "Prints what came back as `create-image` does, with --json a list of IDs. Names that "
+        "others have by now stay with them. Goes on after a failing argument.",
+    ),
+    Command(
+        "undo",
+        (),
+        f"{OPTIONS} sequenceNumber",
+        "Take back a deletion, or a change of names, metadata or flags",
+        1,
+        1,
+        (JSON,),
+        "going_back:undo",
+        "All of the transaction that the change of that number in `history` is part of. Refused if "
+        "something else changed the same things since. Prints the changes that it took.",
+    ),
+    Command(
+        "forget-deleted",
+        (),
+        OPTIONS,
+        "Delete for good what is kept to be restored",
+        0,
+        0,
+        (Flag(("--older-than",), STRING, "Only what was deleted this long ago (24h, 30m)"), JSON),
+        "going_back:forget_deleted",
+        "Prints nothing; with --json the number of deletions.",
+    ),
     Command(
         "df",
         (),

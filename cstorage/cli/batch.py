@@ -33,9 +33,12 @@ NOT_UNDONE = frozenset(
         "copy",
         "create-storage-layer",
         "dedup",
+        "forget-deleted",
         "gc",
         "mount",
+        "restore",
         "shutdown",
+        "undo",
         "unmount",
         "wipe",
     )

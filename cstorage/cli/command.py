@@ -38,6 +38,8 @@ GLOBAL_FLAGS = (
     Flag(("--storage-opt",), LIST, "Option for the graph driver, repeatable ($STORAGE_OPTS)"),
     Flag(("--unshare", "-U"), BOOL, "Run in a new user namespace"),
     Flag(("--reason",), STRING, "Why this is done, kept in the journal with every change"),
+    Flag(("--when",), STRING, "Show the store as it was after this event, or at this time"),
+    Flag(("--keep-deleted",), STRING, "Keep what is deleted this long, to be restored"),
 )
 
 HELP_FLAG = Flag(("--help",), BOOL, "Show this text", deprecated=("-help",))

@@ -44,6 +44,8 @@ def configured(values: dict[str, Value]) -> tuple[dict[str, Value], StoreOptions
         auto_userns_max_size=found.auto_userns_max_size,
         pull_options=found.pull_options,
         disable_volatile=found.disable_volatile,
+        keep_deleted_s=found.keep_deleted_s,
+        keep_deleted_bytes=found.keep_deleted_bytes,
         notes=found.notes,
     )
     return {

@@ -283,6 +283,15 @@ def _open(values: dict[str, Value], program: str, configured: StoreOptions | Non
 
     options = values["storage_opt"]
     assert isinstance(options, tuple)
+    at, kept_s = None, 0
+    if values["when"]:
+        from cstorage.cli.going_back import moment
+
+        at = moment(str(values["when"]))
+    if values["keep_deleted"]:
+        from cstorage.cli.durations import parse_ns
+
+        kept_s = max(0, parse_ns(str(values["keep_deleted"]))) // 10**9
     return open_store(
         str(values["graph"]),
         str(values["run"]),
@@ -294,6 +303,8 @@ def _open(values: dict[str, Value], program: str, configured: StoreOptions | Non
         program=program,
         taking_over=bool(values.get("in_place")),
         projection=str(values.get("projection", "")),
+        keep_deleted_s=kept_s,
+        at=at,
         options=configured,
     )
 

@@ -54,11 +54,12 @@ of arguments are told on standard output, as the original does.
 _OWN_COMMANDS = frozenset(
     (
         *("history", "watch", "df", "batch"),
+        *("blame", "deleted", "restore", "undo", "forget-deleted"),
         *("project", "adopt", "export", "convert"),
         *("ls", "cat", "find", "which-layer", "diff-images"),
     )
 )
-_OWN_FLAGS = frozenset(("--reason", "--progress"))
+_OWN_FLAGS = frozenset(("--reason", "--progress", "--when", "--keep-deleted"))
 
 
 def render() -> str:

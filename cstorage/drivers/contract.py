@@ -307,6 +307,9 @@ class GraphDriver(DriverReader, Protocol):
     def withdraw(self, layer_id: str, trash: StrPath) -> bool:
         """Unmount and move every trace of the layer into ``trash``; True if there was any."""
 
+    def readmit(self, plan: LayerPlan, path: StrPath) -> Prepared:
+        """A tree that ``withdraw`` moved to ``path``, to be published again."""
+
     def apply_to(
         self,
         layer_id: str,

@@ -13,7 +13,7 @@ import os
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
 
-from cstorage.drivers.contract import NO_MAPS
+from cstorage.drivers.contract import NO_MAPS, Prepared
 from cstorage.errors import NotSupported
 from journal.plain import TYPE_CHECKING, BinaryIO
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from cstorage.archive.apply import ApplyOptions
     from cstorage.archive.compression import ByteSink, ByteSource
-    from cstorage.drivers.contract import PayloadReader, Prepared, StrPath
+    from cstorage.drivers.contract import LayerPlan, PayloadReader, StrPath
     from cstorage.model import Change, DiffSummary, IDMaps
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -31,6 +31,9 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 class TreeDriver(ABC):
     """See the module; the public methods are those of ``contract.GraphDriver``."""
+
+    home: str
+    image_home: str
 
     @abstractmethod
     def apply_options(self, given: ApplyOptions | None, maps: IDMaps) -> ApplyOptions:
@@ -61,6 +64,10 @@ class TreeDriver(ABC):
     def linked_entry(self, layer_id: str) -> str:
         del layer_id
         return ""
+
+    def readmit(self, plan: LayerPlan, path: StrPath) -> Prepared:
+        home = self.home if plan.writable or not self.image_home else self.image_home
+        return Prepared(plan, os.fspath(path), -1, home)
 
     def link(self, prepared: Prepared, entry: StrPath) -> None:
         raise NotSupported(f"content of {os.fspath(entry)} for layer {prepared.plan.id}")

@@ -77,6 +77,12 @@ _UNPACK: dict[str, Callable[[Any], Any]] = {
 }
 
 
+_PLAIN: dict[str, type] = {
+    "str": str, "LayerID": str, "ImageID": str, "ContainerID": str, "Digest": str,
+    "int": int, "bool": bool,
+}  # fmt: skip
+
+
 class _Codec:
     """Array form of one event class, from its field names."""
 
@@ -87,10 +93,34 @@ class _Codec:
         self.defaults: list[Any] = list(cls._field_defaults.values())  # of the last fields
         self.pack = [(i, _PACK[f]) for i, f in enumerate(self.fields) if f in _PACK]
         self.unpack = [(i, _UNPACK[f]) for i, f in enumerate(self.fields) if f in _UNPACK]
+        types = [str(cls.__annotations__[f]) for f in self.fields]
+        types = [x.removeprefix("ForwardRef('").removesuffix("')") for x in types]
+        self.plain = [(i, _PLAIN[t]) for i, t in enumerate(types) if t in _PLAIN]
+        self.texts = [i for i, t in enumerate(types) if t == "tuple[str, ...]"]
 
 
 _BY_CLASS = {cls: _Codec(cls, number) for cls, number in NUMBERS.items()}
 _BY_NUMBER = {codec.number: codec for codec in _BY_CLASS.values()}
+
+
+def check(event: ev.Event) -> None:
+    """Raise ``TypeError`` for fields of plain types that hold something else.
+
+    Callers are not all checked by a type checker, and what is in the journal is there for good.
+    """
+    codec = _BY_CLASS[type(event)]
+    values: Sequence[Any] = event
+    for i, wanted in codec.plain:
+        if not isinstance(values[i], wanted) or (wanted is int and isinstance(values[i], bool)):
+            raise _wrong(codec.fields[i], wanted, values[i])
+    for i in codec.texts:
+        for text in values[i]:
+            if not isinstance(text, str):
+                raise _wrong(codec.fields[i], str, text)
+
+
+def _wrong(field: str, wanted: type, value: object) -> TypeError:
+    return TypeError(f"{field.replace('_', ' ')}: {wanted.__name__}, not {type(value).__name__}")
 
 
 def encode(event: ev.Event) -> list[Any]:

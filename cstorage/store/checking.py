@@ -319,8 +319,9 @@ def repair(core: Core, report: Report, remove_containers: bool = True) -> list[E
 
     Trees that only stray from their record are mended (``mending``) and stay, with what uses them.
     Read-only findings are left alone. A damaged layer that a healthy one rests on, and a damaged
-    image that a container uses, stay and are reported.
+    image that a container uses, stay and are reported. Raises ``StoreIsReadOnly``.
     """
+    core.check_writable()
     from cstorage.store.mending import mend
 
     refusals: list[Exception] = []
@@ -387,7 +388,11 @@ def _withdraw_unknown(core: Core, trees: list[str]) -> None:
 
 
 def collect(core: Core) -> None:
-    """Remove driver trees, content files and data directories that no record owns."""
+    """Remove driver trees, content files and data directories that no record owns.
+
+    Raises ``StoreIsReadOnly``: above all a store of the past would miss what is younger.
+    """
+    core.check_writable()
     core.sweep()
     state = core.state
     _withdraw_unknown(core, [x for x in core.driver.layers() if state.layer(x) is None])

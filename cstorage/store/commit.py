@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import time
 from collections.abc import Iterable, Sequence
 
 import journal as journal_api
 from cstorage import events as ev
 from cstorage.errors import StorageError
-from cstorage.model import Kind
+from cstorage.model import Container, Image, Kind, Layer
 from cstorage.state import State
 from cstorage.store.catalogue import Catalogue
 from cstorage.store.exchange import exchange
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from cstorage.drivers.contract import Prepared
     from cstorage.store.core import Core
+    from cstorage.store.kept import Gone
     from journal import Writer
 
 _FRAME_BYTES_MAX = 16 << 20
@@ -72,15 +74,25 @@ class Transaction:
         self._trash: Workspace | None = None
         self._image_trash: Workspace | None = None
         self._exchanges: list[tuple[str, str]] = []
+        self._gone: list[Gone] = []
+        """Deleted items, if they are to be kept (``kept``)."""
+        self._origins: dict[str, Path] = {}
+        """Folders that published trees go back to if nothing comes of it."""
         self._committed = False
         self._reserve_spent = False
+        self.written = False
+        """The frame is in the journal."""
+        self._done = False
+        """The frame was written, and what it speaks of is where it belongs."""
         self._unsettled = False
         """Something was moved, or is to be, and it is not yet known to be where it belongs."""
 
     def emit(self, event: ev.Event) -> None:
         """Add ``event``; it is visible in ``self.state`` at once."""
+        from cstorage.events import codec
         from cstorage.state.reducer import apply
 
+        codec.check(event)
         self._note_removals(event)
         apply(self.state, event, self._next)
         self._next += 1
@@ -96,13 +108,17 @@ class Transaction:
         self._dropped_layers |= part._dropped_layers
         self._dropped_contents |= part._dropped_contents
         self._dropped_folders |= part._dropped_folders
+        self._origins |= part._origins
 
-    def publish(self, prepared: Prepared) -> None:
+    def publish(self, prepared: Prepared, origin: Path | None = None) -> None:
         """Move a prepared layer into the driver's home when the transaction commits.
 
-        Its ID must be in the intent of the work folder that it was prepared in.
+        Its ID must be in the intent of the work folder that it was prepared in; a commit that fails
+        moves it to the trash, or back into ``origin``.
         """
         self._prepared.append(prepared)
+        if origin is not None:
+            self._origins[prepared.plan.id] = origin
 
     def adopt(self, key: str, path: Path) -> None:
         """Move a complete content file into place when the transaction commits."""
@@ -118,6 +134,8 @@ class Transaction:
 
     def _note_removals(self, event: ev.Event) -> None:
         contents: Iterable[str] = ()
+        if self.core.keeps_deleted:
+            self._note_gone(event)
         match event:
             case ev.LayerDeleted():
                 layer = self.state.layer(event.id)
@@ -154,6 +172,23 @@ class Transaction:
             if content:
                 self._dropped_contents[content] = None
 
+    def _note_gone(self, event: ev.Event) -> None:
+        from cstorage.store import kept
+
+        state = self.state
+        item: Layer | Image | Container | None = None
+        match event:
+            case ev.LayerDeleted():
+                item = state.layer(event.id)
+            case ev.ImageDeleted():
+                item = state.image(event.id)
+            case ev.ContainerDeleted():
+                item = state.container(event.id)
+            case _:
+                return
+        if item is not None:
+            self._gone.append(kept.gone(state, item))
+
     def commit(self) -> None:
         """Publish, append, apply, remove: steps 3 and 4 of the commit protocol.
 
@@ -168,7 +203,7 @@ class Transaction:
         gone_layers = [x for x in self._dropped_layers if self.state.layer(x) is None]
         gone_contents = [x for x in self._dropped_contents if not self.state.refers_to_content(x)]
         gone_folders = self._gone_folders()
-        if gone_layers or gone_contents or gone_folders:
+        if gone_layers or gone_contents or gone_folders or self._gone:
             self._make_trash(gone_layers, gone_contents, gone_folders)
         published: list[str] = []
         exchanged: list[tuple[str, str]] = []
@@ -185,6 +220,7 @@ class Transaction:
                 core.content.adopt(path, key)
             if self.events:
                 self._append(use_reserve=self._trash is not None and not self._prepared)
+                self.written = True
         except journal_api.WriterPoisoned:
             # Whether the frame is durable is unknown; what was moved stays for the next sweep.
             raise
@@ -202,6 +238,7 @@ class Transaction:
         except (StorageError, OSError):
             return  # the change is made; what could not be moved out yet is left to a sweep
         self._unsettled = False
+        self._done = True
 
     def _append(self, *, use_reserve: bool) -> None:
         from cstorage.events import codec
@@ -246,6 +283,10 @@ class Transaction:
         if self._trash is not None:
             for content in contents:
                 core.content.evict(content, self._trash.path)
+        if self._trash is not None and self._gone:
+            from cstorage.store import kept
+
+            kept.add_links(core, self._trash.path, self._gone)
         if folders and self._trash is not None:
             from cstorage.store import directories
 
@@ -255,16 +296,18 @@ class Transaction:
     def _make_trash(self, layers: list[str], contents: list[str], folders: list[Folder]) -> None:
         """Folders for what goes, on the file systems that it is on, with the intent to move it."""
         core = self.core
+        name = os.urandom(8).hex()
         apart = [x for x in layers if core.in_image_store(core.driver.content_root(x))]
         if apart:
-            self._image_trash = self._declared(core.image_trash, apart, ())
+            self._image_trash = self._declared(core.image_trash, name, apart, ())
             layers = [x for x in layers if x not in apart]
-        if layers or contents or folders:
-            self._trash = self._declared(core.trash, layers, contents, folders)
+        if layers or contents or folders or self._gone:
+            self._trash = self._declared(core.trash, name, layers, contents, folders)
 
     def _declared(
         self,
         parent: Path,
+        name: str,
         layers: Sequence[str],
         contents: Sequence[str],
         folders: Sequence[Folder] = (),
@@ -276,7 +319,9 @@ class Transaction:
         while True:
             trash = None
             try:
-                trash = Workspace.create(parent)
+                trash = Workspace.create(parent, name)
+                if self._gone:
+                    self._describe(trash)
                 intent = Intent(self.core.driver.name, tuple(layers), tuple(contents))
                 if folders:
                     from cstorage.store import directories
@@ -293,6 +338,12 @@ class Transaction:
                     raise
                 self._reserve_spent = True
 
+    def _describe(self, trash: Workspace) -> None:
+        from cstorage.store import kept
+
+        first = self.writer.tail.sequence + 1
+        kept.describe(trash, first, self.now_ns, self.core.retention.kept_s, self._gone)
+
     def _trash_for(self, layer: str) -> Workspace:
         core = self.core
         if core.in_image_store(core.driver.content_root(layer)):
@@ -306,7 +357,8 @@ class Transaction:
         if not published and not self._contents:
             return
         for layer in published:
-            self.core.driver.withdraw(layer, self._trash_for(layer).path)
+            origin = self._origins.get(layer)
+            self.core.driver.withdraw(layer, origin or self._trash_for(layer).path)
         self._trash = self._trash or Workspace.create(self.core.trash)
         for key in self._contents:
             if not self.core._state.refers_to_content(key):
@@ -319,6 +371,8 @@ class Transaction:
             from cstorage.store.projecting import grace_s
 
             kept_s = grace_s(self.core)
+        if self._gone and self._done:
+            kept_s = max(kept_s, self.core.retention.kept_s)
         for trash in (self._trash, self._image_trash):
             if trash is None:
                 continue
@@ -331,6 +385,10 @@ class Transaction:
             except OSError:
                 trash.abandon()  # the change is made; a sweep tries again to delete the rest
         self._trash = self._image_trash = None
+        if self._gone and self.core.retention.size:
+            from cstorage.store import kept
+
+            kept.trim(self.core, self.core.retention.size)
         if self._reserve_spent:
             refused = contextlib.suppress(StorageError, OSError)
             with refused, translated(), self.core.journal.writer() as writer:

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from cstorage import events as ev
 from cstorage.errors import DuplicateID, DuplicateName, LayerUnknown, StorageError
 from cstorage.model import Container, ContainerID, IDMaps, Image, ImageID, Kind, Layer, LayerID
-from cstorage.store import bigdata, diffs, layers, lookup, userns
+from cstorage.store import arguments, bigdata, diffs, layers, lookup, userns
 from cstorage.store.core import new_id
 from cstorage.store.lookup import go_quote
 from cstorage.store.mapping import MapOptions, check_overlaps, effective, stored
@@ -73,11 +73,12 @@ def _plan(core: Core, catalogue: Catalogue, request: ContainerRequest) -> _Plan:
 
 
 def _check(state: State, request: ContainerRequest) -> None:
+    arguments.item_id(request.id, "container")
     if request.layer_id and state.layer(request.layer_id) is not None:
         raise DuplicateID
     if request.id and state.container(request.id) is not None:
         raise DuplicateID
-    for name in request.names:
+    for name in arguments.names(request.names):
         holder = state.holder(Kind.CONTAINER, name)
         if holder is not None:
             raise DuplicateName(
@@ -88,7 +89,7 @@ def _check(state: State, request: ContainerRequest) -> None:
 
 
 def _flags(request: ContainerRequest) -> dict[str, Any]:
-    flags = dict(request.flags)
+    flags = arguments.flags(request.flags)
     process, mount = flags.get("ProcessLabel", ""), flags.get("MountLabel", "")
     if bool(process) != bool(mount):
         raise StorageError("ProcessLabel and Mountlabel must either not be specified or both")
@@ -184,7 +185,7 @@ def _create_once(core: Core, request: ContainerRequest) -> Container:
             tx.emit(
                 ev.ContainerCreated(
                     id=ContainerID(id_),
-                    names=tuple(dict.fromkeys(request.names)),
+                    names=arguments.names(request.names),
                     image=plan.image.id if plan.image else ImageID(""),
                     layer=layer_id,
                     metadata=request.metadata,

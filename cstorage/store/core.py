@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
@@ -35,7 +36,9 @@ if TYPE_CHECKING:
     from cstorage.drivers.contract import GraphDriver
     from cstorage.store.catalogue import Shelf
     from cstorage.store.commit import Transaction
+    from cstorage.store.kept import Retention
     from cstorage.store.mounts import MountTable
+    from cstorage.store.past import Moment
     from journal import Journal
 else:
     ev = LazyModule("cstorage.events")  # a command that only looks has no use for events
@@ -79,7 +82,12 @@ class Core:
     """Shared machinery of one open store. Safe to use from several threads."""
 
     def __init__(
-        self, location: Location, journal: Journal, driver: GraphDriver, journal_path: Path
+        self,
+        location: Location,
+        journal: Journal,
+        driver: GraphDriver,
+        journal_path: Path,
+        moment: Moment | None = None,
     ) -> None:
         self.location = location
         self.journal = journal
@@ -95,9 +103,15 @@ class Core:
         self.image_trash = image_root / "trash"
         self.options = location.options
         self.default_maps = IDMaps(self.options.uid_map, self.options.gid_map)
+        self.keeps_deleted = bool(self.options.keep_deleted_s or self.options.keep_deleted_bytes)
         self.pull_options: Mapping[str, str] = self.options.pull_options or {}
         self._joint: tuple[int, Transaction] | None = None  # thread and its joint transaction
-        self._replica = Replica(journal, journal_path, writable=not location.read_only)
+        if moment is None:
+            self._replica = Replica(journal, journal_path, writable=not location.read_only)
+        else:
+            from cstorage.store.past import Past
+
+            self._replica = Past(journal, journal_path, moment)
 
     # -- reading ---------------------------------------------------------------------------------
 
@@ -129,6 +143,18 @@ class Core:
 
     def _catch_up(self) -> None:
         self._replica.catch_up()
+
+    @property
+    def until(self) -> int | None:
+        """The last event that a store of the past knows of, ``None`` in the present."""
+        return self._replica.until
+
+    @property
+    def retention(self) -> Retention:
+        """How long what this process deletes is kept."""
+        from cstorage.store.kept import Retention
+
+        return Retention(self.options.keep_deleted_s, self.options.keep_deleted_bytes)
 
     @property
     def image_store(self) -> str:
@@ -178,6 +204,11 @@ class Core:
         program = self.location.program or os.path.basename(sys.argv[0] or "python")
         return ev.Actor(os.getuid(), os.getpid(), program, os.uname().nodename, boot_id())
 
+    def check_writable(self) -> None:
+        """Raises ``StoreIsReadOnly``: before anything is prepared, moved or removed."""
+        if self.location.read_only:
+            raise StoreIsReadOnly(f"{self.location.graph_root} is open for reading only")
+
     @contextmanager
     def transaction(self, reason: str = "", actor: ev.Actor | None = None) -> Iterator[Transaction]:
         """Hold the writer lock around the block; commit what it collected when it ends well.
@@ -185,8 +216,7 @@ class Core:
         Raises ``StoreBusy``, ``StoreDamaged``, ``StoreIsReadOnly``, and whatever the block raises:
         then nothing was changed.
         """
-        if self.location.read_only:
-            raise StoreIsReadOnly(f"{self.location.graph_root} is open for reading only")
+        self.check_writable()
         from cstorage.store.commit import Transaction
 
         joint = self.joint
@@ -260,6 +290,7 @@ class Core:
         that was interrupted is settled like the work of a process that died: only the journal knows
         on which side of the commit that was.
         """
+        self.check_writable()
         with self._held(Workspace.create(self.image_staging if image else self.staging)) as work:
             yield work
 
@@ -321,7 +352,7 @@ class Core:
         settled = 0
         for parent in places:
             for work in left_over(parent):
-                if work.kept():
+                if work.kept() and not work.intent.moves:
                     work.abandon()
                     continue
                 settled += self.settle(work)
@@ -340,7 +371,8 @@ class Core:
         return True
 
     def _settle(self, work: Workspace, intent: Intent) -> None:
-        if any((intent.layers, intent.contents, intent.swaps, intent.folders)):
+        keep_s = 0.0
+        if intent.moves or ((work.path / "deleted").exists() and not work.has_time):
             with self.mutex, translated(), self.journal.writer():
                 self._catch_up()
                 unknown = [x for x in intent.layers if self._state.layer(x) is None]
@@ -359,7 +391,22 @@ class Core:
 
                     for folder in directories.orphans(self._state, intent.folders):
                         directories.withdraw(self, folder, work)
+                keep_s = self._keep_s(work)
+        work.keep(keep_s)
         work.discard()
+
+    def _keep_s(self, work: Workspace) -> float:
+        """How long a left-over folder is to be kept because of the deleted items in it."""
+        described = self.trash / work.path.name  # the part in a split image store has no record
+        if not (described / "deleted").exists():
+            return 0.0
+        from cstorage.store import kept
+
+        found = kept.read(described)
+        if found is None or not kept.is_gone(self, found):
+            return 0.0
+        kept.add_links(self, described, found.items)
+        return max(0.0, (found.until_ns - time.time_ns()) / 1e9)
 
     def _settle_swap(self, work: Workspace, swap: Swap) -> None:
         """The tree that the record is of goes into the layer, the other one with the folder."""

@@ -80,10 +80,11 @@ def _own_content(core: Core, layer: str) -> str:
 def dedup(core: Core, method: str = "crc") -> int:
     """Share equal files of all layers that images rest on; returns the duplicate bytes found.
 
-    Raises ``StorageError`` for an unknown method.
+    Raises ``StorageError`` for an unknown method, ``StoreIsReadOnly``.
     """
     if method not in METHODS:
         raise StorageError(f"invalid hash method: {method}")
+    core.check_writable()
     state = core.state
     wanted: dict[str, None] = {}
     for id_ in state.ids(Kind.IMAGE):

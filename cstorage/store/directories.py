@@ -35,7 +35,8 @@ def _userdata(core: Core, root: Path, kind: str, key: str) -> Path:
             f"{key!r} names a directory outside {folder}",
             hint="use an ID without .. components",
         )
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not core.location.read_only:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
     return path
 
 
@@ -64,6 +65,11 @@ def _places(core: Core, folder: Folder) -> tuple[Path, Path]:
     """Where an item's directories are, in the graph root and in the run root."""
     name = f"{core.driver.name}-{'containers' if folder.kind == Kind.CONTAINER else 'images'}"
     return core.location.graph_root / name / folder.id, core.location.run_root / name / folder.id
+
+
+def place(core: Core, folder: Folder) -> Path:
+    """Where the directories of an item are that survive a reboot."""
+    return _places(core, folder)[0]
 
 
 def orphans(state: State, folders: Iterable[Folder]) -> list[Folder]:

@@ -47,15 +47,15 @@ class Finder:
                 yield found
 
     def layer(self, key: str) -> Layer:
-        """Raises ``LayerUnknown``."""
+        """One layer's record as of now. Raises ``LayerUnknown``."""
         return self._core.catalogue.layer(key)
 
     def image(self, key: str) -> Image:
-        """Raises ``ImageUnknown``, also where the primary store has a record that hides it."""
+        """One image's record. Raises ``ImageUnknown``, also where a record here hides it."""
         return self._core.catalogue.unhidden_image(key)
 
     def container(self, key: str) -> Container:
-        """Raises ``ContainerUnknown``."""
+        """One container's record. Raises ``ContainerUnknown``."""
         return lookup.container(self._core.state, key)
 
     def multi_list(
@@ -85,15 +85,24 @@ class Finder:
         return found.id
 
     def layers_by_compressed_digest(self, digest: str) -> list[Layer]:
-        """Raises ``InvalidDigest``, ``LayerUnknown`` if there is none."""
+        """Layers by the digest of the archive as it was received.
+
+        Raises ``InvalidDigest``, ``LayerUnknown`` if there is none.
+        """
         return self._layers_by("c", digest)
 
     def layers_by_uncompressed_digest(self, digest: str) -> list[Layer]:
-        """Raises ``InvalidDigest``, ``LayerUnknown`` if there is none."""
+        """Layers by the digest of the archive unpacked (DiffID).
+
+        Raises ``InvalidDigest``, ``LayerUnknown`` if there is none.
+        """
         return self._layers_by("u", digest)
 
     def layers_by_toc_digest(self, digest: str) -> list[Layer]:
-        """Raises ``InvalidDigest``, ``LayerUnknown`` if there is none."""
+        """Layers by the digest of a zstd:chunked archive's table of contents.
+
+        Raises ``InvalidDigest``, ``LayerUnknown`` if there is none.
+        """
         return self._layers_by("t", digest)
 
     def _layers_by(self, which: str, digest: str) -> list[Layer]:
@@ -118,7 +127,7 @@ class Finder:
             return list(catalogue.images_of_layer(catalogue.layer(key).id))
 
     def container_by_layer(self, key: str) -> Container:
-        """Raises ``LayerUnknown``, ``ContainerUnknown`` if it belongs to no container."""
+        """The container that has this layer. Raises ``LayerUnknown``, ``ContainerUnknown``."""
         with self._core.mutex:
             catalogue = self._core.catalogue
             id_ = catalogue.primary.container_of_layer(catalogue.layer(key).id)

@@ -5,14 +5,13 @@ The original sets them at creation only; here they can be changed, each change a
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 
 from cstorage import events as ev
-from cstorage.errors import NotAnID, StorageError
+from cstorage.errors import NotAnID
 from cstorage.model import Kind
 from cstorage.state import keys
-from cstorage.store import lookup
+from cstorage.store import arguments, lookup
 from journal.plain import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -29,10 +28,7 @@ def of(core: Core, key: str) -> Mapping[str, Any]:
 
 def change(core: Core, key: str, put: Mapping[str, Any], drop: frozenset[str]) -> None:
     """Set some flags and clear others. Raises ``NotAnID``, ``StorageError`` for what is no JSON."""
-    try:
-        put = json.loads(json.dumps(put, allow_nan=False))
-    except (TypeError, ValueError) as error:
-        raise StorageError(f"flag value is no JSON: {error}") from error
+    put = arguments.flags(put)
     with core.transaction() as tx:
         found: tuple[Kind, str] | None = lookup.any_item(tx.state, key)
         if found is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cstorage import events as ev
+from cstorage.errors import StoreIsReadOnly
 from cstorage.events import codec
 from cstorage.model import Kind
 from cstorage.store.lookup import any_item
@@ -33,9 +34,12 @@ def entries_of(frame: Frame) -> Iterator[ev.HistoryEntry]:
 
 
 def everything(core: Core) -> Iterator[ev.HistoryEntry]:
-    """All events from the first one the journal still has, in order."""
+    """All events from the first one the journal still has, in order; of a past store, its own."""
+    until = core.until
     with translated():
         for frame in core.journal.frames():
+            if until is not None and frame.first_sequence > until:
+                return
             yield from entries_of(frame)
 
 
@@ -57,8 +61,11 @@ def of(core: Core, key: str) -> Iterator[ev.HistoryEntry]:
 def watch(core: Core, since: int | None = None) -> Iterator[ev.HistoryEntry]:
     """Events as they are committed, by any process, from after sequence ``since`` on.
 
-    ``None`` means from now. Blocks between events; ends when the store is closed.
+    ``None`` means from now. Blocks between events; ends when the store is closed. Raises
+    ``StoreIsReadOnly`` for a store of the past.
     """
+    if core.until is not None:
+        raise StoreIsReadOnly("a store of the past does not change: watch the store of today")
     with translated():
         if since is None:
             core.state  # noqa: B018  catching up sets the position that "now" means

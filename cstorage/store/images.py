@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from cstorage import events as ev
 from cstorage.errors import DuplicateID, DuplicateName, InvalidDigest, LayerUnknown
 from cstorage.model import BigDataItem, Digest, Image, ImageID, Kind, LayerID
-from cstorage.store import bigdata, diffs, digests, layers, lookup
+from cstorage.store import arguments, bigdata, diffs, digests, layers, lookup
 from cstorage.store.core import new_id
 from cstorage.store.lookup import go_quote
 from cstorage.store.workspace import Intent
@@ -39,11 +39,12 @@ def _check(catalogue: Catalogue, request: ImageRequest, *, merging: bool = False
     """
     state = catalogue.primary
     top = LayerID("")
+    arguments.item_id(request.id, "image")
     if request.layer:
         top = catalogue.layer(request.layer).id
     if request.id and state.image(request.id) is not None:
         raise DuplicateID(f"an image with ID {go_quote(request.id)} already exists")
-    for name in () if merging else request.names:
+    for name in () if merging else arguments.names(request.names):
         holder = state.holder(Kind.IMAGE, name)
         if holder is not None:
             raise DuplicateName(
@@ -84,13 +85,13 @@ def create(core: Core, request: ImageRequest) -> Image:
     def commit(blobs: tuple[BigDataItem, ...]) -> ev.ImageCreated:
         return ev.ImageCreated(
             id=ImageID(id_),
-            names=() if merging else tuple(dict.fromkeys(request.names)),
+            names=() if merging else arguments.names(request.names),
             names_history=tuple(request.names_history),
             top_layer=top,
             metadata=request.metadata,
             digest=Digest(request.digest),
             created_ns=request.created_ns or tx.now_ns,
-            flags=dict(request.flags),
+            flags=arguments.flags(request.flags),
             big_data=blobs,
             store=core.image_store,
         )
@@ -100,7 +101,7 @@ def create(core: Core, request: ImageRequest) -> Image:
             _check(tx.catalogue, request, merging=merging)
             tx.emit(commit(()))
             if merging:
-                tx.emit(ev.NamesAdded(Kind.IMAGE, id_, tuple(dict.fromkeys(request.names))))
+                tx.emit(ev.NamesAdded(Kind.IMAGE, id_, arguments.names(request.names)))
     else:
         with core.work() as work:
             blobs = bigdata.stage(request.big_data, work, Kind.IMAGE)
@@ -111,7 +112,7 @@ def create(core: Core, request: ImageRequest) -> Image:
                 layers.adopt_contents(tx, work, contents)
                 tx.emit(commit(blobs))
                 if merging:
-                    tx.emit(ev.NamesAdded(Kind.IMAGE, id_, tuple(dict.fromkeys(request.names))))
+                    tx.emit(ev.NamesAdded(Kind.IMAGE, id_, arguments.names(request.names)))
     return lookup.image(core.state, id_)
 
 

@@ -35,27 +35,31 @@ class ItemData:
     # -- names and metadata ----------------------------------------------------------------------
 
     def names(self, key: str) -> tuple[str, ...]:
-        """Raises ``LayerUnknown``."""
+        """Names of a layer, image or container (in this order). Raises ``LayerUnknown``."""
         return names.of(self._core, key)
 
     def set_names(self, key: str, new: Sequence[str]) -> tuple[str, ...]:
-        """Replace the names; returns the resulting ones. Raises ``LayerUnknown``."""
+        """Replace the names; returns the resulting ones. Another item of the kind loses its own.
+
+        An image of an additional store becomes this store's own first. Raises ``LayerUnknown`` if
+        ``key`` stands for nothing, ``DuplicateName`` if such an image's name is taken here.
+        """
         return names.change(self._core, ev.NamesSet, key, new)
 
     def add_names(self, key: str, new: Sequence[str]) -> tuple[str, ...]:
-        """Put names before the present ones; returns the resulting ones."""
+        """Put names before the present ones; returns the resulting ones. Errors: ``set_names``."""
         return names.change(self._core, ev.NamesAdded, key, new)
 
     def remove_names(self, key: str, old: Sequence[str]) -> tuple[str, ...]:
-        """Take names away; absent ones are ignored. Returns the resulting ones."""
+        """Take names away, ignoring absent ones; returns those left. Errors: ``set_names``."""
         return names.change(self._core, ev.NamesRemoved, key, old)
 
     def metadata(self, key: str) -> str:
-        """Raises ``NotAnID``."""
+        """Text that callers keep with any item, "" at first. Raises ``NotAnID``."""
         return names.metadata(self._core, key)
 
     def set_metadata(self, key: str, text: str) -> None:
-        """Raises ``NotAnID``."""
+        """Replace that text. Raises ``NotAnID``, also for items of additional stores."""
         names.set_metadata(self._core, key, text)
 
     # -- flags -----------------------------------------------------------------------------------
@@ -79,110 +83,113 @@ class ItemData:
         return Blobs(self._core, kind)
 
     # -- big data --------------------------------------------------------------------------------
+    # Named blobs. Of images and layers of additional stores too; only those of this store can be
+    # written. Sizes are bytes; digests, "algorithm:hex", are SHA-256 unless the writer said else.
 
     def list_layer_big_data(self, key: str) -> list[str]:
-        """Names of the layer's blobs, by their first write. Raises ``LayerUnknown``."""
+        """Names of a layer's blobs in the order of their first write. Raises ``LayerUnknown``."""
         return bigdata.names(self._core, Kind.LAYER, key)
 
     def layer_big_data(self, key: str, name: str) -> bytes:
-        """One blob of a layer. Raises ``LayerUnknown``, ``BigDataUnknown``."""
+        """One blob. Raises ``LayerUnknown``, ``BigDataUnknown`` (a ``FileNotFoundError``)."""
         return bigdata.read(self._core, Kind.LAYER, key, name)
 
     def set_layer_big_data(self, key: str, name: str, data: bytes) -> None:
-        """Store or replace one blob of a layer.
-
-        Raises ``LayerUnknown``, ``InvalidBigDataName``.
-        """
+        """Store or replace a blob. Raises ``LayerUnknown``, ``InvalidBigDataName`` for ""."""
         bigdata.write(self._core, Kind.LAYER, key, name, data)
 
     def list_image_big_data(self, key: str) -> list[str]:
-        """Names of the image's blobs, by their first write. Raises ``ImageUnknown``."""
+        """Names of an image's blobs in the order of their first write. Raises ``ImageUnknown``."""
         return bigdata.names(self._core, Kind.IMAGE, key)
 
     def image_big_data(self, key: str, name: str) -> bytes:
-        """One blob of an image. Raises ``ImageUnknown``, ``BigDataUnknown``."""
+        """One blob. Raises ``ImageUnknown``, ``BigDataUnknown`` (a ``FileNotFoundError``)."""
         return bigdata.read(self._core, Kind.IMAGE, key, name)
 
     def image_big_data_size(self, key: str, name: str) -> int:
-        """Its length in bytes. Raises ``SizeUnknown``, also for an unknown image."""
+        """Bytes of a blob. Raises ``SizeUnknown``, for unknown images too."""
         return bigdata.size(self._core, Kind.IMAGE, key, name)
 
     def image_big_data_digest(self, key: str, name: str) -> Digest:
-        """Its recorded digest. Raises ``DigestUnknown``, also for an unknown image."""
+        """Recorded digest of a blob. Raises ``DigestUnknown``, for unknown images too."""
         return bigdata.digest(self._core, Kind.IMAGE, key, name)
 
     def set_image_big_data(
         self, key: str, name: str, data: bytes, digester: Callable[[bytes], str] | None = None
     ) -> None:
-        """Store a blob; ``digester`` gives the digest of blobs named ``manifest…``, which need one.
+        """Store or replace a blob.
 
-        Raises ``ImageUnknown``, ``DigestUnknown``, ``InvalidBigDataName``, ``InvalidDigest``.
+        ``digester`` gives the digest of blobs whose name begins with ``manifest``, which need one:
+        the image answers to it (``images_by_digest``) from then on. Raises ``ImageUnknown``,
+        ``DigestUnknown``, ``InvalidBigDataName``, ``InvalidDigest``, and what ``digester`` raises.
         """
         bigdata.write(self._core, Kind.IMAGE, key, name, data, digester)
 
     def list_container_big_data(self, key: str) -> list[str]:
-        """Names of the container's blobs, by their first write. Raises ``ContainerUnknown``."""
+        """Names of a container's blobs, in order of first write. Raises ``ContainerUnknown``."""
         return bigdata.names(self._core, Kind.CONTAINER, key)
 
     def container_big_data(self, key: str, name: str) -> bytes:
-        """One blob of a container.
+        """One blob.
 
-        Raises ``ContainerUnknown``, ``BigDataUnknown``, ``InvalidBigDataName``.
+        Raises ``ContainerUnknown``, ``BigDataUnknown`` (a ``FileNotFoundError``), and
+        ``InvalidBigDataName`` for "".
         """
         return bigdata.read(self._core, Kind.CONTAINER, key, name)
 
     def container_big_data_size(self, key: str, name: str) -> int:
-        """Its length in bytes. Raises ``ContainerUnknown``, ``SizeUnknown``."""
+        """Bytes. Raises ``ContainerUnknown``, ``SizeUnknown``, ``InvalidBigDataName`` for ""."""
         return bigdata.size(self._core, Kind.CONTAINER, key, name)
 
     def container_big_data_digest(self, key: str, name: str) -> Digest:
-        """Its SHA-256. Raises ``ContainerUnknown``, ``DigestUnknown``."""
+        """Recorded digest of a blob.
+
+        Raises ``ContainerUnknown``, ``DigestUnknown``, ``InvalidBigDataName`` for "".
+        """
         return bigdata.digest(self._core, Kind.CONTAINER, key, name)
 
     def set_container_big_data(self, key: str, name: str, data: bytes) -> None:
-        """Store or replace one blob of a container.
-
-        Raises ``ContainerUnknown``, ``InvalidBigDataName``.
-        """
+        """Store or replace a blob. Raises ``ContainerUnknown``, ``InvalidBigDataName`` for ""."""
         bigdata.write(self._core, Kind.CONTAINER, key, name, data)
 
     # -- directories -----------------------------------------------------------------------------
 
     def container_directory(self, key: str) -> Path:
-        """The container's own directory in the graph root, made if missing, mode 0700.
-
-        It goes with the container. Raises ``ContainerUnknown``.
-        """
+        """Persistent directory of a container, made if need be. Raises ``ContainerUnknown``."""
         return directories.container_directory(self._core, key)
 
     def container_run_directory(self, key: str) -> Path:
-        """The same in the run root, where a reboot empties it. Raises ``ContainerUnknown``."""
+        """The same, emptied by a reboot. Raises ``ContainerUnknown``."""
         return directories.container_run_directory(self._core, key)
 
     def image_directory(self, key: str) -> Path:
-        """The image's own directory in the graph root, made if missing, mode 0700.
-
-        ``key`` is taken as an ID and need not be one of an image (quirk Q-19). Raises ``InvalidID``
-        for one that would lead out of the store.
-        """
+        """Persistent directory for ``key``, which need not be an image. Raises ``InvalidID``."""
         return directories.image_directory(self._core, key)
 
     def image_run_directory(self, key: str) -> Path:
-        """The same in the run root, where a reboot empties it. Raises ``InvalidID``."""
+        """The same, emptied by a reboot. Raises ``InvalidID``."""
         return directories.image_run_directory(self._core, key)
 
     def set_container_directory_file(self, key: str, file: str, data: bytes) -> None:
-        """Write a file of the container's directory. Raises ``ContainerUnknown``."""
+        """Write a file below ``container_directory``, atomically and with mode 0600.
+
+        Directories between are made. Raises ``ContainerUnknown``, ``InvalidID`` for ``..``.
+        """
+        self._core.check_writable()
         directories.write_file(self.container_directory(key), file, data)
 
     def from_container_directory(self, key: str, file: str) -> bytes:
-        """Read one. Raises ``ContainerUnknown``, ``DirectoryFileUnknown``."""
+        """Read such a file.
+
+        Raises ``ContainerUnknown``, ``DirectoryFileUnknown`` (a ``FileNotFoundError``).
+        """
         return directories.read_file(self.container_directory(key), file)
 
     def set_container_run_directory_file(self, key: str, file: str, data: bytes) -> None:
-        """Write a file of the container's run directory. Raises ``ContainerUnknown``."""
+        """As ``set_container_directory_file``, below ``container_run_directory``."""
+        self._core.check_writable()
         directories.write_file(self.container_run_directory(key), file, data)
 
     def from_container_run_directory(self, key: str, file: str) -> bytes:
-        """Read one. Raises ``ContainerUnknown``, ``DirectoryFileUnknown``."""
+        """As ``from_container_directory``, below ``container_run_directory``."""
         return directories.read_file(self.container_run_directory(key), file)

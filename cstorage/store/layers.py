@@ -20,7 +20,7 @@ from cstorage.errors import (
     StorageError,
 )
 from cstorage.model import BigDataItem, DiffSummary, Digest, IDMaps, Kind, Layer, LayerID
-from cstorage.store import bigdata, chunked, lookup
+from cstorage.store import arguments, bigdata, chunked, lookup
 from cstorage.store.catalogue import Catalogue
 from cstorage.store.core import new_id
 from cstorage.store.filling import copy_finished, extract
@@ -82,7 +82,7 @@ def new_layer_id(state: State) -> LayerID:
 def _check_free(state: State, request: LayerRequest) -> None:
     if request.id and state.layer(request.id) is not None:
         raise DuplicateID
-    for name in request.names:
+    for name in arguments.names(request.names):
         if state.holder(Kind.LAYER, name) is not None:
             raise DuplicateName
 
@@ -322,13 +322,13 @@ def created(
     """The event that says all there is to say about the new layer."""
     return ev.LayerCreated(
         id=id_,
-        names=tuple(dict.fromkeys(request.names)),
+        names=arguments.names(request.names),
         parent=base.parent,
         metadata=base.template.metadata if base.template else "",
         mount_label=request.mount_label,
         created_ns=tx.now_ns,
         diff=diff,
-        flags=dict(request.flags),
+        flags=arguments.flags(request.flags),
         maps=base.maps,
         big_data=blobs,
         writable=request.writable,

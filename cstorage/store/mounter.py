@@ -29,23 +29,39 @@ class Mounter:
         return self._core.mounts
 
     def mount(self, key: str, label: str = "", options: Sequence[str] = ()) -> Path:
-        """Mount a container or layer; returns where. Each call needs its ``unmount``."""
+        """Mount a container's layer, or a layer, for writing; returns where.
+
+        Every call counts, in all processes, and needs its ``unmount``; a mounted layer stays as it
+        is, whatever ``label`` (SELinux) and ``options`` (instead of the recorded or configured
+        ones) say. Raises ``LayerUnknown``, also for images; ``StoreIsReadOnly`` for layers of
+        additional stores; ``DriverError``.
+        """
         return mounts.mount(self._core, self._mounts, key, label, options)
 
     def mount_image(self, key: str, label: str = "", options: Sequence[str] = ()) -> Path:
-        """Mount an image's top layer read-only; returns where."""
+        """Mount an image's top layer read-only; returns where. Counts as ``mount`` does.
+
+        Raises ``StorageError`` for the option ``rw``, ``ImageUnknown``, ``LayerUnknown`` for images
+        without layers, ``DriverError``.
+        """
         return mounts.mount_image(self._core, self._mounts, key, label, options)
 
     def unmount(self, key: str, force: bool = False) -> bool:
-        """Undo one ``mount``, or all with ``force``; True if it is still mounted."""
+        """Undo one ``mount``, or all with ``force``; True if it is still mounted.
+
+        What is not mounted is left as it is. Raises ``LayerUnknown``, ``DriverError``.
+        """
         return mounts.unmount(self._core, self._mounts, key, force)
 
     def unmount_image(self, key: str, force: bool = False) -> bool:
-        """Undo one ``mount_image``, or all with ``force``; True if it is still mounted."""
+        """Undo one ``mount_image``, or all with ``force``; True if it is still mounted.
+
+        Raises ``ImageUnknown``, ``LayerUnknown``, ``DriverError``.
+        """
         return mounts.unmount_image(self._core, self._mounts, key, force)
 
     def mounted(self, key: str) -> int:
-        """How many users the mount has. Raises ``LayerUnknown``."""
+        """How many times it is mounted; 0 if the kernel knows better. Raises ``LayerUnknown``."""
         return mounts.mounted(self._core, self._mounts, key)
 
     def mount_path(self, layer_id: str) -> str:
@@ -56,7 +72,11 @@ class Mounter:
         return ""
 
     def shutdown(self, force: bool = False) -> list[LayerID]:
-        """Release the driver's mounts; with ``force`` unmount layers. ``mounts.shutdown``."""
+        """Release the driver's own mounts; with ``force`` unmount all layers before.
+
+        Raises ``LayerUsedByContainer`` if layers were mounted, even if ``force`` has just unmounted
+        them (as the original does; the next call succeeds). The store stays usable.
+        """
         return mounts.shutdown(self._core, self._mounts, force)
 
     def layer_parent_owners(self, key: str) -> tuple[list[int], list[int]]:

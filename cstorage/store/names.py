@@ -8,7 +8,7 @@ from cstorage import events as ev
 from cstorage.errors import LayerUnknown, NotAnID
 from cstorage.model import ImageID, Kind
 from cstorage.state import keys
-from cstorage.store import lookup, pullup
+from cstorage.store import arguments, lookup, pullup
 from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def change(core: Core, how: Change, key: str, names: Sequence[str]) -> tuple[str
     additional store becomes the primary store's own first (semantics §3.2): ``DuplicateName`` if
     one of the names it has is taken there.
     """
-    wanted = tuple(dict.fromkeys(names))
+    wanted = arguments.names(names)
     catalogue = core.catalogue
     primary = lookup.find_layer(catalogue.primary, key) or lookup.find_image(catalogue.primary, key)
     if primary is None and catalogue.shelves:

@@ -18,6 +18,7 @@ from journal.plain import TYPE_CHECKING, Path
 
 if TYPE_CHECKING:
     from cstorage.drivers.contract import GraphDriver
+    from cstorage.store.past import Moment
 
 
 class StoreNotFound(UnknownItemError):
@@ -39,6 +40,9 @@ def open_store(
     options: StoreOptions | None = None,
     taking_over: bool = False,
     projection: str = "",
+    keep_deleted_s: int = 0,
+    keep_deleted_bytes: int = 0,
+    at: Moment | None = None,
 ) -> Store:
     """Open the store at ``graph_root``, making it if it does not exist and may be written.
 
@@ -47,10 +51,16 @@ def open_store(
     §3.1). ``taking_over`` makes a store where another tool keeps its own, to adopt that in place.
     ``projection`` "additional" keeps a view for other tools, "off" does not refresh one.
     ``reason`` and ``program`` are recorded with every change made through the result.
+    ``keep_deleted_s`` and ``keep_deleted_bytes`` say how many seconds, and up to how many bytes
+    together, what is deleted through the result is kept for ``Store.restore``; with neither it goes
+    at once.
+    ``at`` opens it for reading as it was after that event (``int``) or at that time (``datetime``);
+    what that means is said by ``past``.
 
-    A store that this process has open with the same roots, driver, reason and program is returned
-    again, whatever else is asked for; close it as often as it was opened. Raises
-    ``IncompleteOptions``, ``ConfigError``, ``DriverError``, ``StoreDamaged``, ``StoreIsReadOnly``.
+    A store that this process has open with the same roots, driver, reason, program and retention is
+    returned again, whatever else is asked for; close it as often as it was opened. Raises
+    ``IncompleteOptions``, ``ConfigError``, ``DriverError``, ``StoreDamaged``, ``StoreIsReadOnly``;
+    with ``read_only`` or ``at`` ``StoreNotFound``, with ``at`` ``NotInHistory``.
     """
     base = options or StoreOptions()
     chosen = base._replace(
@@ -62,10 +72,19 @@ def open_store(
         image_store=image_store or base.image_store,
         transient_store=transient or base.transient_store,
         projection=projection or base.projection,
+        keep_deleted_s=keep_deleted_s or base.keep_deleted_s,
+        keep_deleted_bytes=keep_deleted_bytes or base.keep_deleted_bytes,
     )
     chosen = _completed(chosen)
     graph, run = Path(os.path.abspath(chosen.graph_root)), Path(os.path.abspath(chosen.run_root))
-    key = (os.getpid(), str(graph), str(run), reason, program, read_only)
+    if at is not None:
+        return _open(
+            chosen, graph, run, read_only=True, reason=reason, program=program,
+            taking_over=False, at=at,
+        )  # fmt: skip
+    # Whoever wants to keep what he deletes must not be given a store that does not.
+    kept = (chosen.keep_deleted_s, chosen.keep_deleted_bytes)
+    key = (os.getpid(), str(graph), str(run), reason, program, read_only, kept)
     with _registry_lock:
         known = _registry.get(key)
         if known is not None and canonical(chosen.driver) in ("", known.driver_name):
@@ -84,7 +103,7 @@ def open_store(
         return store
 
 
-_registry: dict[tuple[int, str, str, str, str, bool], Store] = {}
+_registry: dict[tuple[int, str, str, str, str, bool, tuple[int, int]], Store] = {}
 _registry_lock = threading.RLock()
 
 
@@ -116,6 +135,8 @@ def _completed(given: StoreOptions) -> StoreOptions:
             image_store=given.image_store or defaults.image_store,
             transient_store=given.transient_store or defaults.transient_store,
             projection=given.projection or defaults.projection,
+            keep_deleted_s=given.keep_deleted_s or defaults.keep_deleted_s,
+            keep_deleted_bytes=given.keep_deleted_bytes or defaults.keep_deleted_bytes,
         )
     if not (given.graph_root or given.run_root):
         raise IncompleteOptions("no storage runroot or graphroot specified")
@@ -139,6 +160,7 @@ def _open(
     reason: str,
     program: str,
     taking_over: bool,
+    at: Moment | None = None,
 ) -> Store:
     name = select(
         graph, run, options.driver, options=options.driver_options, priority=options.driver_priority
@@ -162,7 +184,7 @@ def _open(
         options,
         options.projection,
     )
-    core = _open_core(location, graph_driver, taking_over)
+    core = _open_core(location, graph_driver, taking_over, at)
     try:
         core.shelves  # noqa: B018  additional stores that contradict themselves: not to be opened
         core.sweep()
@@ -209,7 +231,18 @@ def _marker(folder: Path) -> str:
     return f"{folder}.driver"
 
 
-def _open_core(location: Location, graph_driver: GraphDriver, taking_over: bool) -> Core:
+def as_of(core: Core, moment: Moment) -> Store:
+    """The store of ``core`` as it was: an object of its own, for reading, with its own journal."""
+    location = core.location._replace(read_only=True)
+    return Store(_open_core(location, core.driver, False, moment))
+
+
+def _open_core(
+    location: Location,
+    graph_driver: GraphDriver,
+    taking_over: bool,
+    moment: Moment | None = None,
+) -> Core:
     folder = journal_folder(location.graph_root, graph_driver.name)
     exists = (folder / "FORMAT").exists()
     with translated():
@@ -229,7 +262,11 @@ def _open_core(location: Location, graph_driver: GraphDriver, taking_over: bool)
             for name in ("staging", "trash"):
                 (location.graph_root / name).mkdir(mode=0o700, exist_ok=True)
             journal = journal_api.Journal.open(folder, mode="w", create=True)
-    core = Core(location, journal, graph_driver, folder)
+    try:
+        core = Core(location, journal, graph_driver, folder, moment)
+    except BaseException:
+        journal.close()
+        raise
     if not location.read_only and not core.state.driver:
         from cstorage import events as ev
 

@@ -80,6 +80,9 @@ def settle_tables(journal_path: str) -> None:
 class Replica:
     """The state of one journal as of the last ``catch_up``. Not safe for several threads."""
 
+    until: int | None = None
+    """The last event that it may know of; ``None`` for a replica of the present."""
+
     def __init__(self, journal: Journal, folder: Path, *, writable: bool = False) -> None:
         self.journal = journal
         self.folder = folder

@@ -7,7 +7,7 @@ their layer. Errors are classes of ``cstorage.errors``; a method that raises has
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 
 from cstorage.errors import InvalidID
@@ -23,26 +23,23 @@ from cstorage.model import (
     LayerID,
     Pin,
 )
+from cstorage.store.chronicler import Chronicler
 from cstorage.store.finder import Finder
 from cstorage.store.item_data import ItemData
 from cstorage.store.lazily import LazyModule
 from cstorage.store.mapping import MapOptions
 from cstorage.store.mounter import Mounter
+from cstorage.store.neighbour import Neighbour
 from journal.plain import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from cstorage import events as ev
     from cstorage.archive.apply import ApplyOptions
     from cstorage.archive.compression import ByteSink, ByteSource
-    from cstorage.drivers.contract import DriverReader, StrPath
-    from cstorage.interop.consumers import Consumer
-    from cstorage.interop.projection import Outcome
-    from cstorage.interop.selection import Form
+    from cstorage.drivers.contract import DriverReader
     from cstorage.store import (
-        adoption,
         bigdata,
         checking,
         containers,
@@ -51,13 +48,10 @@ if TYPE_CHECKING:
         diffs,
         directories,
         filling,
-        history,
         images,
         layers,
         mounts,
         names,
-        projecting,
-        replay,
         staged,
         transactions,
         usage,
@@ -74,12 +68,7 @@ if TYPE_CHECKING:
     from cstorage.store.usage import ImageUsage, OwnerUsage, StoreUsage
 
     _Blobs = Sequence[bigdata.Blob]
-    from cstorage.store.adoption import Adoption
-    from cstorage.store.incoming import Mode
-    from cstorage.store.replay import Copied
 else:
-    ev = LazyModule("cstorage.events")
-    adoption = LazyModule("cstorage.store.adoption")
     bigdata = LazyModule("cstorage.store.bigdata")
     checking = LazyModule("cstorage.store.checking")
     containers = LazyModule("cstorage.store.containers")
@@ -89,23 +78,25 @@ else:
     directories = LazyModule("cstorage.store.directories")
     flags_of = LazyModule("cstorage.store.flags")
     filling = LazyModule("cstorage.store.filling")
-    history = LazyModule("cstorage.store.history")
     images = LazyModule("cstorage.store.images")
     layers = LazyModule("cstorage.store.layers")
     mounts = LazyModule("cstorage.store.mounts")
     names = LazyModule("cstorage.store.names")
     pins_of = LazyModule("cstorage.store.pins")
-    projecting = LazyModule("cstorage.store.projecting")
-    replay = LazyModule("cstorage.store.replay")
     staged = LazyModule("cstorage.store.staged")
     transactions = LazyModule("cstorage.store.transactions")
     usage = LazyModule("cstorage.store.usage")
 
 
-class Store(Finder, ItemData, Mounter):
-    """An open store; a context manager. Safe to use from several threads.
+class Store(Finder, ItemData, Mounter, Chronicler, Neighbour):
+    """An open store; a context manager. Open one with ``cstorage.open``.
 
-    Open one with ``cstorage.open``.
+    Safe to use from several threads and beside other processes. ``key`` stands for an ID, a name or
+    the unique beginning of an ID; containers also answer to their layer's ID. Records
+    (``cstorage.model``) are copies of the moment and immutable. Sizes are bytes, times nanoseconds
+    since 1970. Errors are classes of ``cstorage.errors``; a method that raises has changed nothing.
+    Beside those that it names, every method can raise ``StoreBusy``, ``StoreDamaged`` and
+    ``OSError``, and what changes the store ``StoreIsReadOnly`` and ``OutcomeUnknown``.
     """
 
     def __init__(self, core: Core) -> None:
@@ -143,27 +134,27 @@ class Store(Finder, ItemData, Mounter):
 
     @property
     def graph_root(self) -> Path:
-        """Where the store keeps what stays."""
+        """Directory of what survives a reboot."""
         return _public(self._core.location.graph_root)
 
     @property
     def run_root(self) -> Path:
-        """Where it keeps what a reboot may empty."""
+        """Directory of what need not survive a reboot: mount counts, mount points."""
         return _public(self._core.location.run_root)
 
     @property
     def image_store(self) -> str:
-        """Root of the split image store, "" without one."""
+        """Directory that holds images and their layers apart from containers, "" if none does."""
         return self._core.location.image_store
 
     @property
     def transient(self) -> bool:
-        """Whether containers are kept in the run root."""
+        """Whether containers live only until the run root is emptied."""
         return self._core.location.transient
 
     @property
     def driver_name(self) -> str:
-        """The graph driver's name: ``overlay``, ``vfs`` …"""
+        """Name of the graph driver in use: ``overlay``, ``vfs`` or ``btrfs``."""
         return self._core.driver.name
 
     @property
@@ -176,7 +167,7 @@ class Store(Finder, ItemData, Mounter):
 
     @property
     def driver_options(self) -> tuple[str, ...]:
-        """Options of the driver, as ``overlay.name=value``."""
+        """Driver options as they were given, ``key=value``."""
         return self._core.location.driver_options
 
     @property
@@ -209,7 +200,7 @@ class Store(Finder, ItemData, Mounter):
         return self._core.driver.status()
 
     def version(self) -> str:
-        """Version of the installed distribution, "" where it runs without being installed."""
+        """Version of this library, "" where it runs without having been installed."""
         from importlib.metadata import PackageNotFoundError, version
 
         try:
@@ -260,7 +251,16 @@ class Store(Finder, ItemData, Mounter):
         volatile: bool = False,
         storage_options: Mapping[str, str] | None = None,
     ) -> Layer:
-        """An empty layer. Errors: ``layers.create``."""
+        """Make an empty layer, or a copy of ``template``, on top of ``parent``; one transaction.
+
+        ``id`` "" generates one. ``writable`` says which store of a split store it goes to.
+        ``maps``: see ``MapOptions``; a ``template``'s content, digests and metadata are copied with
+        other maps. ``big_data``: (name, bytes) or (name, bytes, digest). ``storage_options``:
+        the driver's, such as ``{"size": "10G"}``.
+
+        Raises ``LayerUnknown`` (parent, template), ``ParentIsContainer``, ``DuplicateID``,
+        ``DuplicateName``, ``InvalidID``, ``InvalidBigDataName``, ``DriverError``; nothing is left.
+        """
         request = layers.LayerRequest(
             id=id,
             parent=parent,
@@ -291,9 +291,12 @@ class Store(Finder, ItemData, Mounter):
         volatile: bool = False,
         options: ApplyOptions | None = None,
     ) -> Layer:
-        """A layer filled from a tar archive, compressed or not, in one transaction.
+        """Make a layer from a tar archive, in one transaction; no lock is held while it is read.
 
-        ``options`` bound it (limits) and report progress. Errors: ``layers.create``.
+        ``source`` is a binary file or anything with ``read(size)``; gzip, zstd, bzip2 and xz are
+        told by content. ``options`` bound it (limits) and report progress. The record's ``diff``
+        has digests and sizes. Raises what ``create_layer`` raises, ``ArchiveError`` and its
+        subclasses; nothing is left.
         """
         request = layers.LayerRequest(
             id=id,
@@ -311,7 +314,11 @@ class Store(Finder, ItemData, Mounter):
     def apply_diff(
         self, key: str, source: ByteSource, options: ApplyOptions | None = None
     ) -> DiffSummary:
-        """Extract an archive over a layer. Raises ``LayerUnknown``, ``ArchiveError``."""
+        """Extract an archive over a layer; its digests and sizes replace those recorded.
+
+        Raises ``LayerUnknown``, ``ArchiveError``, ``DriverError``; the layer is as before then,
+        unless it is mounted, or its file system cannot exchange directories.
+        """
         return filling.apply_diff(self._core, key, source, options)
 
     def diff(
@@ -321,15 +328,27 @@ class Store(Finder, ItemData, Mounter):
         from_: str = "",
         compression: Compression | None = None,
     ) -> None:
-        """Write the layer's archive. Errors and defaults: ``diffs.write``."""
+        """Write what a layer changes as a tar archive to ``sink``, anything with ``write(bytes)``.
+
+        Against the recorded parent, ``from_`` "", it is byte for byte the archive that the layer
+        was made from, where it was. ``compression`` ``None`` is the recorded one. Raises
+        ``LayerUnknown``, ``UnsupportedCompression`` for bzip2 and xz, ``DriverError``, and, having
+        written a part, ``ContentChanged`` if a file is not what was imported.
+        """
         diffs.write(self._core, to, sink, from_, compression)
 
     def diff_size(self, to: str, from_: str = "") -> int:
-        """Bytes of the files added or modified since ``from_`` (default: the parent)."""
+        """Bytes of the files added or modified since ``from_`` (default: the parent).
+
+        Raises ``LayerUnknown``, ``DriverError``.
+        """
         return diffs.size(self._core, to, from_)
 
     def changes(self, to: str, from_: str = "") -> list[Change]:
-        """Paths changed since ``from_`` (default: the parent)."""
+        """Paths changed since ``from_`` (default: the parent), as absolute ``bytes``, and how.
+
+        An unknown ``from_`` means the parent. Raises ``LayerUnknown``, ``DriverError``.
+        """
         return diffs.changes(self._core, to, from_)
 
     def files(self, key: str) -> Files:
@@ -436,7 +455,15 @@ class Store(Finder, ItemData, Mounter):
         flags: Mapping[str, Any] | None = None,
         names_history: Sequence[str] = (),
     ) -> Image:
-        """An image on ``layer`` ("" = on none). Errors: ``images.create``."""
+        """Make an image on top of ``layer`` ("" for none).
+
+        ``created_ns`` 0 is now. ``digest`` is one that it answers to; those of blobs whose names
+        begin with ``manifest`` are others. ``big_data``: (name, bytes) or (name, bytes, digest). An
+        ``id`` that only an additional store has takes over that image's data and names.
+
+        Raises ``LayerUnknown``, ``DuplicateID``, ``DuplicateName``, ``InvalidID``,
+        ``InvalidDigest``, ``InvalidBigDataName``; nothing is left.
+        """
         request = images.ImageRequest(
             id=id,
             names=names,
@@ -469,7 +496,16 @@ class Store(Finder, ItemData, Mounter):
         storage_options: Mapping[str, str] | None = None,
         mount_options: Sequence[str] | None = None,
     ) -> Container:
-        """A container on ``image`` ("" = on nothing). Errors: ``containers.create``."""
+        """Make a container, with a writable layer of its own, on ``image`` ("" for none).
+
+        Missing ``maps`` are the image's; where mounts cannot apply them, a copy of the image's top
+        layer is made for them and kept for other containers. ``volatile``: mounts need not sync.
+        ``mount_options`` are used at every mount.
+
+        Raises ``ImageUnknown``, ``LayerUnknown``, ``DuplicateID``, ``DuplicateName``,
+        ``InvalidID``, ``InvalidMappings``, ``NoAvailableIDs``, ``InvalidBigDataName``,
+        ``DriverError``; nothing is left.
+        """
         request = containers.ContainerRequest(
             image=image,
             id=id,
@@ -486,17 +522,28 @@ class Store(Finder, ItemData, Mounter):
         return containers.create(self._core, request)
 
     def container_size(self, key: str) -> int:
-        """Bytes of layer, big data and directories. Raises ``ContainerUnknown``."""
+        """Bytes of its layer's files, big data and directories, which are made if need be.
+
+        Raises ``ContainerUnknown``, ``LayerUnknown`` if its layer is missing.
+        """
         return containers.size(self._core, key)
 
     # -- deletion --------------------------------------------------------------------------------
 
     def delete_layer(self, key: str) -> None:
-        """Delete a layer that nothing rests on. Errors: ``deletion.layer``."""
+        """Delete a layer that nothing rests on, mounted or not.
+
+        Raises ``NotALayer``, ``LayerHasChildren``, ``LayerUsedByImage``, ``LayerUsedByContainer``,
+        ``ItemPinned``, in this order.
+        """
         deletion.layer(self._core, key)
 
     def delete_image(self, key: str, commit: bool = True) -> list[LayerID]:
-        """Delete an image and the layers only it needs; returns those. ``deletion.image``."""
+        """Delete an image and the layers that only it needs; returns those, the topmost first.
+
+        Without ``commit`` it only tells. Raises ``NotAnImage``, ``ImageUsedByContainer``,
+        ``ItemPinned``; and ``LayerUnknown`` after the image is gone if a layer was missing.
+        """
         return deletion.image(self._core, key, commit)
 
     def delete_container(self, key: str) -> None:
@@ -504,19 +551,29 @@ class Store(Finder, ItemData, Mounter):
         deletion.container(self._core, key)
 
     def delete(self, key: str) -> None:
-        """Delete a container, else an image record, else a layer, unchecked."""
+        """Delete a container, else an image's record, else a layer, without safety checks.
+
+        Raises ``ItemPinned``, ``LayerUnknown`` if nothing answers to ``key``, ``NotALayer`` if a
+        container's layer is missing.
+        """
         deletion.anything(self._core, key)
 
     def wipe(self) -> None:
-        """Delete everything."""
+        """Delete everything, mounted or not. Raises ``ItemPinned`` if anything is."""
         deletion.everything(self._core)
 
     def pin(self, *keys: str, by: str = "", why: str = "") -> list[Pin]:
-        """Forbid deleting these images and layers. Arguments and errors: ``pins.pin``."""
+        """Forbid deleting these images and layers, all or none; returns their pins.
+
+        ``by`` "" is this user and host. Raises ``NotAnID``, ``WrongKindError``.
+        """
         return pins_of.pin(self._core, keys, by=by, why=why)
 
     def unpin(self, *keys: str, by: str = "", everybody: bool = False) -> list[Pin]:
-        """Allow it again. Arguments and errors: ``pins.unpin``."""
+        """Take back the pins of ``by``, or of ``everybody``; returns them.
+
+        Raises ``NotAnID``, ``StorageError`` where there is no such pin.
+        """
         return pins_of.unpin(self._core, keys, by=by, everybody=everybody)
 
     def pins(self, key: str = "") -> list[Pin]:
@@ -538,11 +595,18 @@ class Store(Finder, ItemData, Mounter):
         return lockfile.get_lockfile(os.path.join(folder, digest))
 
     def check(self, options: CheckOptions | None = None) -> Report:
-        """Compare everything with what was recorded; ``None`` looks at all but trees' contents."""
+        """Compare everything with what was recorded; changes nothing.
+
+        ``options`` ``None`` looks at all but the contents of trees; see ``checking.CheckOptions``.
+        The report has findings (mostly ``CheckError``) by item ID; ``healthy`` if none.
+        """
         return checking.check(self._core, options or checking.CHECK_MOST)
 
     def repair(self, report: Report, remove_containers: bool = True) -> list[Exception]:
-        """Delete what ``report`` found damaged; returns the refusals. See ``checking.repair``."""
+        """Mend what ``report`` found, and delete what cannot be mended; returns the refusals.
+
+        Damaged containers, and so the images that they use, stay unless ``remove_containers``.
+        """
         return checking.repair(self._core, report, remove_containers)
 
     def garbage_collect(self) -> None:
@@ -558,82 +622,10 @@ class Store(Finder, ItemData, Mounter):
 
     # -- journal ---------------------------------------------------------------------------------
 
-    def history(self, key: str = "") -> Iterator[ev.HistoryEntry]:
-        """Every event of the store, or of one item, in order."""
-        return history.of(self._core, key) if key else history.everything(self._core)
-
-    def watch(self, since: int | None = None) -> Iterator[ev.HistoryEntry]:
-        """Events as they are committed, by any process; blocks in between."""
-        return history.watch(self._core, since)
-
     def snapshot(self) -> Path | None:
         """Write a snapshot of the state, so that the next open replays less."""
         found = self._core.snapshot()
         return None if found is None else _public(found)
-
-    # -- other tools -----------------------------------------------------------------------------
-
-    def project(
-        self,
-        *,
-        form: Form | None = None,
-        keep: bool | None = None,
-        grace_s: int | None = None,
-        overwrite: bool = False,
-        verify: bool = False,
-    ) -> Outcome:
-        """Write the view that podman and its like read. Errors: ``projecting.project``."""
-        return projecting.project(
-            self._core, form=form, keep=keep, grace_s=grace_s, overwrite=overwrite, verify=verify
-        )
-
-    def consumers(self) -> list[Consumer]:
-        """Mounts on this machine that rest on layers of this store, ours among them."""
-        from cstorage.interop.consumers import consumers
-
-        return consumers(self._core.driver.home) if self.driver_name == "overlay" else []
-
-    def stop_projecting(self, *, overwrite: bool = False) -> None:
-        """Remove the view. Raises ``ViewChanged`` if another program wrote to it."""
-        projecting.stop(self._core, overwrite=overwrite)
-
-    def adopt(
-        self,
-        graph_root: StrPath,
-        mode: Mode | str = "copy",
-        *,
-        dry_run: bool = False,
-        from_driver: str = "",
-        run_root: str = "",
-        image_store: str = "",
-        additional: Sequence[str] = (),
-        timeout_s: float = 10.0,
-        tell: Callable[[str], None] | None = None,
-    ) -> Adoption:
-        """Take over a store of containers/storage; ``mode``: copy, link, in-place.
-
-        Arguments and errors: ``adoption.adopt``.
-        """
-        return adoption.adopt(
-            self._core,
-            str(graph_root),
-            mode=adoption.Mode(mode),
-            dry_run=dry_run,
-            from_driver=from_driver,
-            run_root=run_root,
-            image_store=image_store,
-            additional=additional,
-            timeout_s=timeout_s,
-            tell=tell,
-        )
-
-    def convert(self, directory: StrPath, driver: str) -> Copied:
-        """A copy of the store that uses another driver. Errors: ``replay.convert``."""
-        return replay.convert(self._core, str(directory), driver)
-
-    def export(self, directory: StrPath) -> Copied:
-        """A store of containers/storage with everything in it. Errors: ``replay.export``."""
-        return replay.export(self._core, str(directory))
 
 
 def _public(path: Path) -> Path:

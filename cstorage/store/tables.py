@@ -83,6 +83,11 @@ def _all_files(journal_path: str) -> list[_File]:
     return sorted(found, key=lambda file: (-file.sequence, file.is_level, file.path))
 
 
+def _files_until(journal_path: str, until: int | None) -> list[_File]:
+    files = _all_files(journal_path)
+    return files if until is None else [file for file in files if file.sequence <= until]
+
+
 def newest_sequence(journal_path: str) -> int:
     """Event that the newest table stands at, 0 without tables; told from names, so only a hint."""
     return max((file.sequence for file in _all_files(journal_path)), default=0)
@@ -149,13 +154,19 @@ def _set_aside(table: Any, error: Exception) -> None:
     raise StoreDamaged(f"{error}; it was set aside, run the command again") from error
 
 
-def load(journal: Journal, journal_path: str, apply: Callable[[State, Frame], int]) -> Loaded:
+def load(
+    journal: Journal,
+    journal_path: str,
+    apply: Callable[[State, Frame], int],
+    until: int | None = None,
+) -> Loaded:
     """The state after everything the journal shows now.
 
-    ``apply`` applies a frame to a state and says how many events it had. Errors: the journal's.
+    ``apply`` applies a frame to a state and says how many events it had. Tables that stand behind
+    event ``until`` are not used. Errors: the journal's.
     """
     for _ in range(3):
-        files = _all_files(journal_path)
+        files = _files_until(journal_path, until)
         for top in files:
             try:
                 loaded = _try(journal, top, files, apply)
@@ -163,7 +174,7 @@ def load(journal: Journal, journal_path: str, apply: Callable[[State, Frame], in
                 continue
             if loaded is not None:
                 return loaded
-        if not files or files == _all_files(journal_path):
+        if not files or files == _files_until(journal_path, until):
             break  # else: they were replaced while we looked
     state = State()
     reader = journal.reader(None)

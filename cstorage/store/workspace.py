@@ -56,6 +56,11 @@ class Intent(NamedTuple):
     folders: tuple[Folder, ...] = ()
     annex: str = ""
 
+    @property
+    def moves(self) -> bool:
+        """Whether it lists anything."""
+        return any((self.layers, self.contents, self.swaps, self.folders))
+
 
 class Workspace:
     """One work folder, owned by this process until ``discard`` or ``abandon``."""
@@ -66,11 +71,11 @@ class Workspace:
         self._lock_fd = lock_fd
 
     @classmethod
-    def create(cls, parent: Path) -> Workspace:
+    def create(cls, parent: Path, name: str = "") -> Workspace:
         """A new, empty, locked folder below ``parent`` (made if missing)."""
         os.makedirs(parent, mode=0o700, exist_ok=True)
         while True:
-            path = parent / os.urandom(8).hex()
+            path = parent / (name or os.urandom(8).hex())
             lock = f"{path}.lock"
             fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             try:
@@ -87,9 +92,28 @@ class Workspace:
                 raise
             os.close(fd)
 
+    @classmethod
+    def claim(cls, path: Path) -> Workspace | None:
+        """The folder at ``path``, locked; ``None`` if it is gone or somebody else has it."""
+        try:
+            fd = os.open(f"{path}.lock", os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            return None
+        found = cls(path, fd, _read_intent(path))
+        if os.fstat(fd).st_nlink:
+            return found
+        found.abandon()
+        return None
+
     def declare(self, intent: Intent) -> None:
         """Write down, durably, what is about to move between this folder and the store."""
         self.intent = intent
+        os.utime(self._lock_fd)  # from now on a sweep has to look at the folder
         draft = self.path / "intent.new"
         write_synced(draft, _packed(intent))
         os.rename(draft, self.path / "intent")
@@ -113,8 +137,16 @@ class Workspace:
         if seconds > 0 and self._lock_fd >= 0:
             self._discard_annex()
             self.settle()
-            (self.path / "keep-until").write_text(str(int(time.time() + seconds)))
+            until = int(time.time() + seconds)
+            (self.path / "keep-until").write_text(str(until))
+            # Sweeps look at this first, and open nothing of what need not be looked at yet.
+            os.utime(f"{self.path}.lock", (until, until))
             self.abandon()
+
+    @property
+    def has_time(self) -> bool:
+        """Whether it was left to somebody, be the time over or not."""
+        return (self.path / "keep-until").exists()
 
     def kept(self) -> bool:
         """Whether its time has not come yet."""
@@ -165,11 +197,26 @@ def _forget(lock: str) -> None:
 
 
 def left_over(parent: Path) -> Iterator[Workspace]:
-    """Work folders below ``parent`` that nobody owns; each is locked while it is looked at."""
+    """Work folders below ``parent`` that nobody owns; each is locked while it is looked at.
+
+    Those whose time has not come are left out.
+    """
+    now = time.time()
+    names: set[str] = set()
+    kept: set[str] = set()
     try:
-        names = {entry.name.removesuffix(".lock") for entry in os.scandir(parent)}
+        with os.scandir(parent) as entries:
+            for entry in entries:
+                name = entry.name.removesuffix(".lock")
+                names.add(name)
+                try:
+                    if name != entry.name and entry.stat().st_mtime > now:
+                        kept.add(name)
+                except FileNotFoundError:
+                    continue
     except FileNotFoundError:
         return
+    names -= kept
     for name in sorted(names):
         path = parent / name
         try:

@@ -22,8 +22,8 @@ pytestmark = [
 
 # Flags that Debian's 1.43 does not have yet, and ours.
 NEWER = {
-    "--image-store", "--transient-store", "--unshare", "--reason", "--quick", "--progress",
-    "--max-bytes", "--max-entries", "--max-ratio",
+    "--image-store", "--transient-store", "--unshare", "--reason", "--when", "--keep-deleted",
+    "--quick", "--progress", "--max-bytes", "--max-entries", "--max-ratio",
 }  # fmt: skip
 
 WORDS = """

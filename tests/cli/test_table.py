@@ -34,7 +34,7 @@ set-names shutdown status unshare version wipe
 # Ours, in the order of the usage text.
 OURS = """
 history watch project pin unpin pins adopt export convert
-df batch ls cat find which-layer diff-images
+blame deleted restore undo forget-deleted df batch ls cat find which-layer diff-images
 """.split()  # noqa: SIM905
 
 WITHOUT_UNDASHED_ALIAS = {

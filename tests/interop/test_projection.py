@@ -367,6 +367,7 @@ def test_deleted_layers_stay_in_the_trash_for_the_stated_time(
         assert list((store.graph_root / "trash").glob("*/*/diff")) == kept
         for note in (store.graph_root / "trash").glob("*/keep-until"):
             note.write_text("1")
+            os.utime(f"{note.parent}.lock", (1, 1))
     with open_store("overlay") as store:  # and ends it
         assert not list((store.graph_root / "trash").iterdir())
 
