@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 
+from cstorage.cli.invocation import OutputRefused
 from cstorage.cli.wording import FileRefused, open_file, system_text
 from journal.plain import TYPE_CHECKING, BinaryIO
 
@@ -12,6 +14,8 @@ if TYPE_CHECKING:
     from cstorage.cli.invocation import Invocation
 
 _BUFFER = 1 << 20
+_FULL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+"""What only a write can meet, so that it is the target's fault whoever met it."""
 
 
 def source(inv: Invocation) -> BinaryIO:
@@ -48,6 +52,7 @@ class Target:
 
     def __init__(self, inv: Invocation) -> None:
         path = inv.text("file")
+        self._name = path or "/dev/stdout"
         self._file: BinaryIO | None = None
         if path:
             self._file = os.fdopen(open_file(path, "w"), "wb", buffering=0)
@@ -58,8 +63,18 @@ class Target:
     def __enter__(self) -> BinaryIO:
         return self.stream
 
-    def __exit__(self, *_: object) -> None:
-        if self._file is None:
-            self.stream.flush()
-        else:
-            self._file.close()
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        try:
+            if self._file is None:
+                self.stream.flush()
+            else:
+                self._file.close()
+        except OSError as failure:
+            if error is None:
+                error = failure
+        if isinstance(error, OSError) and error.errno in _FULL and error.filename is None:
+            error.filename = self._name
+            refused = OutputRefused if self._file is None else FileRefused
+            raise refused(system_text(error, "write")) from None
+        if error is not None:
+            raise error

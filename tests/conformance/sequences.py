@@ -132,6 +132,39 @@ def prefixes_names_and_ids(duo: Duo) -> None:
     _listings(duo)
 
 
+@sequence
+def one_id_for_every_kind(duo: Duo) -> None:
+    """The names commands go by the ID that their argument leads to: the layer's, of these."""
+    duo.run("create-layer", "--id", "one")
+    duo.run("create-image", "--id", "one", "-n", "image-name", "one")
+    duo.run("create-container", "--id", "one", "-n", "container-name", "one")
+    for key in ("image-name", "container-name", "one"):
+        duo.run("get-names", key)
+        duo.run("get-names", "--json", key)
+    duo.run("set-names", "-n", "given to an image", "image-name")
+    for key in ("image-name", "container-name", "given to an image"):
+        duo.run("get-names", key)
+        duo.run("metadata", key)
+    duo.run("set-metadata", "-m", "the container's", "container-name")
+    _listings(duo)
+
+
+@sequence
+def folders_in_place_of_files(duo: Duo) -> None:
+    _chain(duo)
+    folder = str(duo.host)
+    duo.run("import-layer", "-f", folder)
+    duo.run("applydiff", "-f", folder, "top")
+    duo.run("diff", "-f", folder, "top")
+    duo.run("set-metadata", "-f", folder, "top")
+    duo.run("create-image", "-f", folder)
+    duo.run("create-container", "-f", folder, "img")
+    duo.run("set-image-data", "-f", folder, "img", "key")
+    duo.run("set-container-data", "-f", folder, "con", "key")
+    duo.run("get-image-data", "-f", folder, "img", "key")
+    _listings(duo)
+
+
 # -- creating --------------------------------------------------------------------------------------
 
 
