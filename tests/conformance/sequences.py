@@ -881,6 +881,29 @@ def additional_stores(duo: Duo) -> None:
 
 
 @sequence
+def changed_files(duo: Duo) -> None:
+    """Exports of layers with files that are not what was imported."""
+    home = "vfs/dir" if duo.driver == "vfs" else "overlay"
+    inside = "" if duo.driver == "vfs" else "/diff"
+    for layer in ("gone", "other", "longer", "shorter"):
+        duo.run("import-layer", "--id", layer, stdin=tars.BASE)
+
+    def damage(graph: Path) -> None:
+        def file(layer: str) -> Path:
+            return graph / f"{home}/{layer}{inside}/etc/shadow"
+
+        size = file("other").stat().st_size
+        file("gone").unlink()
+        file("other").write_bytes(b"x" * size)
+        file("longer").write_bytes(b"x" * (size + 1))
+        file("shorter").write_bytes(b"x" * (size - 1))
+
+    duo.each(PerSide(str(duo.ours.graph), str(duo.theirs.graph)), damage)
+    for layer in ("gone", "other", "longer", "shorter"):
+        duo.run("diff", "-f", str(duo.host / "out"), layer)
+
+
+@sequence
 def lost_trees(duo: Duo) -> None:
     """What the commands say when a layer's tree was damaged behind their back."""
     import shutil
