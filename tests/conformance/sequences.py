@@ -165,6 +165,17 @@ def folders_in_place_of_files(duo: Duo) -> None:
     _listings(duo)
 
 
+@sequence
+def a_name_that_is_no_utf8(duo: Duo) -> None:
+    duo.run("create-layer", "--id", "odd")
+    duo.each(duo.run("mount", "odd").line, lambda root: (root / "a\udcff<").touch())
+    duo.run("changes", "odd")
+    duo.run("changes", "--json", "odd")
+    duo.run("exists", "--json", "b\udcff")
+    duo.run("metadata", "--json", "odd")
+    duo.run("unmount", "odd")
+
+
 # -- creating --------------------------------------------------------------------------------------
 
 
