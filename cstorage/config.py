@@ -217,10 +217,8 @@ def read(path: str) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise ConfigError(f'decode configuration "{path}": toml: {error}') from None
     except OSError as error:
-        raise ConfigError(
-            f"open {path}: {(error.strerror or str(error)).lower()}",
-            hint="create it, or unset the variable that names it",
-        ) from None
+        verb = "read" if isinstance(error, IsADirectoryError) else "open"
+        raise ConfigError(f"{verb} {path}: {(error.strerror or str(error)).lower()}") from None
     table = document.get("storage", {})
     if not isinstance(table, dict):
         raise ConfigError(f'decode configuration "{path}": storage is not a table')

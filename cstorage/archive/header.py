@@ -156,7 +156,7 @@ def _number(block: bytes, start: int, stop: int, field: str) -> int:
     if not text:
         return 0
     if _OCTAL.fullmatch(text) is None:
-        raise ArchiveError(f"invalid tar header: {field} is not an octal number: {text!r}")
+        raise ArchiveError(f"invalid tar header: {field} is not an octal number")
     return int(text, 8)
 
 

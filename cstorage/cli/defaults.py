@@ -2,7 +2,8 @@
 
 Rules (cli.md §1.1, §1.2): the configuration is read only when none of graph root, run root, driver
 and driver options was given before the command; flags after the command replace single values of
-it. Unlike the original, an image store or transience given before the command is never lost.
+it. A file that the environment names has to be there and readable all the same. Unlike the
+original, an image store or transience given before the command is never lost.
 """
 
 from __future__ import annotations
@@ -27,6 +28,18 @@ def rootless() -> bool:
 def given(values: dict[str, Value]) -> bool:
     """Whether any of the flags was given that keep the configuration from being read."""
     return any(values[key] for key in ("graph", "run", "storage_driver", "storage_opt"))
+
+
+def check_named() -> None:
+    """Read the files that the environment names, if it names any. Raises ``ConfigError``.
+
+    Who names a file wants it read: a mistake in it, or in the name, is told even where the flags
+    leave nothing to take from it.
+    """
+    if any(map(os.environ.get, ("CONTAINERS_STORAGE_CONF", "CONTAINERS_STORAGE_CONF_OVERRIDE"))):
+        from cstorage.config import load
+
+        load()
 
 
 def configured(values: dict[str, Value]) -> tuple[dict[str, Value], StoreOptions]:

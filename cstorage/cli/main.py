@@ -118,11 +118,13 @@ class CommandLine:
             self._overview(values)
             return FAILED
         trouble: Exception | None = None
-        if not defaults.given(values):
-            try:
+        try:
+            if defaults.given(values):
+                defaults.check_named()
+            else:
                 values, self.options = defaults.configured(values)
-            except (StorageError, OSError) as error:
-                trouble = error
+        except (StorageError, OSError) as error:
+            trouble = error
         typed, *rest = first.rest
         command = find(typed)
         if command is None:

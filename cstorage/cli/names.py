@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 
 def get_names(inv: Invocation) -> int:
-    """``get-names``."""
-    found = list(inv.store.names(inv.arg(0)))
+    """``get-names``: of what has the ID that the argument leads to, as for its siblings."""
+    found = list(inv.store.names(inv.store.lookup(inv.arg(0))))
     if inv.json:
         inv.out.json(found)
     else:

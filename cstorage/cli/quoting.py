@@ -1,7 +1,7 @@
 """Text forms that scripts read: Go quoting, JSON, time stamps. Pure.
 
 Strings may hold surrogate escapes (bytes of an argument or a path that are no UTF-8): quoting
-shows them as ``\\xNN``, JSON as U+FFFD (cli.md §2.2, §2.3, §7.1).
+shows them as ``\\xNN``, JSON as the escape of U+FFFD (cli.md §2.2, §2.3, §7.1).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ Json = None | bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"]
 _JSON_ESCAPES: dict[int, str] = {
     **{code: f"\\u{code:04x}" for code in range(0x20)},
     **{ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"},
+    **dict.fromkeys(range(0xD800, 0xE000), "\\ufffd"),  # bytes that are no UTF-8
     ord("\n"): "\\n",
     ord("\r"): "\\r",
     ord("\t"): "\\t",
@@ -44,7 +45,7 @@ def go_quote(text: str | bytes) -> str:
 
 def json_string(text: str) -> str:
     """``text`` as a JSON string with exactly the original's escapes."""
-    return '"' + well_formed(text).translate(_JSON_ESCAPES) + '"'
+    return '"' + text.translate(_JSON_ESCAPES) + '"'
 
 
 def json_text(value: Json) -> str:

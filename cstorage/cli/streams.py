@@ -6,10 +6,12 @@ an interrupt could not end a command whose input has stalled.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import sys
 
+from cstorage.cli.invocation import OutputRefused
 from cstorage.cli.wording import FileRefused, open_file, system_text
 from journal.plain import TYPE_CHECKING, BinaryIO, cast
 
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from cstorage.cli.invocation import Invocation
 
 _PIPE = 1 << 20  # as much as the kernel lets anybody have
+_FULL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+"""What only a write can meet, so that it is the target's fault whoever met it."""
 
 
 def source(inv: Invocation) -> BinaryIO:
@@ -58,6 +62,7 @@ class Target:
 
     def __init__(self, inv: Invocation) -> None:
         path = inv.text("file")
+        self._name = path or "/dev/stdout"
         self._file: BinaryIO | None = None
         if path:
             self._file = os.fdopen(open_file(path, "w"), "wb", buffering=0)
@@ -68,8 +73,18 @@ class Target:
     def __enter__(self) -> BinaryIO:
         return self.stream
 
-    def __exit__(self, *_: object) -> None:
-        if self._file is None:
-            self.stream.flush()
-        else:
-            self._file.close()
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        try:
+            if self._file is None:
+                self.stream.flush()
+            else:
+                self._file.close()
+        except OSError as failure:
+            if error is None:
+                error = failure
+        if isinstance(error, OSError) and error.errno in _FULL and error.filename is None:
+            error.filename = self._name
+            refused = OutputRefused if self._file is None else FileRefused
+            raise refused(system_text(error, "write")) from None
+        if error is not None:
+            raise error

@@ -6,6 +6,7 @@ import os
 
 from cstorage.cli.invocation import FAILED, OK
 from cstorage.cli.quoting import go_quote
+from cstorage.cli.wording import system_text
 from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -29,11 +30,12 @@ def _execute(inv: Invocation) -> int:
     words = inv.args or [os.environ.get("SHELL") or "/bin/sh"]
     try:
         code = subprocess.run(words, check=False).returncode
-    except FileNotFoundError:
-        if "/" in words[0]:
-            inv.out.error(f"fork/exec {words[0]}: no such file or directory")
-        else:
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) and "/" not in words[0]:
             inv.out.error(f"exec: {go_quote(words[0])}: executable file not found in $PATH")
+        else:
+            error.filename = words[0]
+            inv.out.error(system_text(error, "fork/exec"))
         return FAILED
     if code < 0:
         name = signal.strsignal(-code) or f"signal {-code}"

@@ -6,6 +6,7 @@ The system's errors read ``open FILE: no such file or directory``: verb, path, c
 from __future__ import annotations
 
 import os
+import stat
 import time
 
 from cstorage.cli.quoting import go_quote
@@ -54,9 +55,13 @@ def open_file(path: str | Path, mode: str) -> int:
     """A descriptor of the file ``path`` for reading (``r``) or written anew (``w``)."""
     flags = os.O_RDONLY if mode == "r" else os.O_WRONLY | os.O_CREAT | os.O_TRUNC
     try:
-        return os.open(path, flags | os.O_CLOEXEC, 0o666)
+        opened = os.open(path, flags | os.O_CLOEXEC, 0o666)
     except OSError as error:
         raise FileRefused(system_text(error, "open")) from None
+    if stat.S_ISDIR(os.fstat(opened).st_mode):
+        os.close(opened)
+        raise FileRefused(f"read {path}: is a directory")
+    return opened
 
 
 def log_line(level: str, text: str, fields: Mapping[str, object] | None = None) -> str:

@@ -44,7 +44,8 @@ class Payloads:
                     f"{os.fsdecode(name)}: {error.strerror or error}",
                     hint="the layer's files were changed after it was imported; run check",
                 ) from None
-        raise ContentChanged(f"{os.fsdecode(name)}: no such file in the layer")
+        place = os.path.normpath(os.path.join(self._paths[0], os.fsdecode(name)))
+        raise ContentChanged(f"open {place}: no such file or directory")
 
     def _finder(self, index: int) -> beneath.Payloads:
         """The finder of the layer's own directory (0), or that of the directories below it (1)."""

@@ -75,8 +75,8 @@ def select(
             if len(prior) > 1:
                 raise DriverError(
                     f"{os.fspath(graph_root)} contains several valid graphdrivers: "
-                    + ", ".join(sorted(prior)),
-                    hint="choose one with --storage-driver or STORAGE_DRIVER",
+                    f"{', '.join(sorted(prior))}; "
+                    "Please cleanup or explicitly choose storage driver (-s <DRIVER>)"
                 )
             return candidate
     for candidate in dict.fromkeys((*candidates, *BUILT_IN)):

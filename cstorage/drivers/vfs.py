@@ -53,10 +53,7 @@ class VfsDriver(TreeDriver):
         self._homes = [*self._own, *(os.fspath(home) for home in given.additional_homes)]
         for key, value, text in options.addressed_to(self.name, given.options):
             if key == "mountopt":
-                raise DriverError(
-                    f"{self.name} driver does not support mount options",
-                    hint="remove mountopt, or use the overlay driver",
-                )
+                raise DriverError(f"{self.name} driver does not support mount options")
             if key not in self.option_keys:
                 raise options.unknown(key, text)
             if key == "ignore_chown_errors":

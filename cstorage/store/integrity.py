@@ -100,8 +100,8 @@ def changed_files(core: Core, layer: Layer) -> Iterator[str]:
                     try:
                         descriptor = payloads(entry.path)
                     except err.ContentChanged:
-                        there = os.path.lexists(os.path.join(root, entry.path))
-                        yield _mismatch(entry.path) if there else _missing(entry.path)
+                        place = os.path.join(root, entry.path)
+                        yield _mismatch(entry.path) if os.path.lexists(place) else _missing(place)
                         continue
                     digest = hasher()
                     with open(descriptor, "rb", buffering=0) as file:
@@ -122,7 +122,5 @@ def _mismatch(path: bytes) -> str:
     return f"file integrity checksum failed for {shown(path)}"
 
 
-def _missing(path: bytes) -> str:
-    from cstorage.archive.reader import shown
-
-    return f"open {shown(path)}: no such file or directory"
+def _missing(place: bytes) -> str:
+    return f"open {os.fsdecode(place)}: no such file or directory"

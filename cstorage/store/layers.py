@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from cstorage.archive.apply import ApplyOptions
     from cstorage.archive.compression import ByteSource
-    from cstorage.drivers.contract import Prepared
+    from cstorage.drivers.contract import LayerPlan, Prepared
     from cstorage.state import State
     from cstorage.store.commit import Transaction
     from cstorage.store.core import Core
@@ -127,9 +127,18 @@ def prepare(
 
     ``parent`` stands for the parent while that is itself unpublished.
     """
+    try:
+        return core.driver.prepare(_plan(base, id_, request), work.path, parent)
+    except DriverError as error:
+        kind = "read-write" if request.writable else "read-only"
+        text = f"creating {kind} layer with ID {go_quote(id_)}: {error}"
+        raise DriverError(text, hint=error.hint) from error
+
+
+def _plan(base: Base, id_: LayerID, request: LayerRequest) -> LayerPlan:
     from cstorage.drivers.contract import LayerPlan
 
-    plan = LayerPlan(
+    return LayerPlan(
         id=id_,
         parent=base.parent,
         writable=request.writable,
@@ -139,12 +148,6 @@ def prepare(
         maps=base.maps,
         parent_maps=base.base_maps,
     )
-    try:
-        return core.driver.prepare(plan, work.path, parent)
-    except DriverError as error:
-        kind = "read-write" if request.writable else "read-only"
-        text = f"creating {kind} layer with ID {go_quote(id_)}: {error}"
-        raise DriverError(text, hint=error.hint) from error
 
 
 def create(
@@ -299,7 +302,7 @@ def create_tree(core: Core, request: LayerRequest) -> str:
     base = Base(LayerID(request.parent), None, maps, IDMaps())
     with (
         core.work(image=not request.writable) as work,
-        prepare(core, base, id_, request, work) as prepared,
+        core.driver.prepare(_plan(base, id_, request), work.path, None) as prepared,
     ):
         core.driver.make_durable(prepared)
         work.declare(Intent(core.driver.name, (id_,), ()))

@@ -72,6 +72,42 @@ def test_what_is_not_used_is_told_with_debug(cli, conf):
 
 
 @pytest.mark.parametrize(
+    ("variable", "path", "problem"),
+    [
+        ("CONTAINERS_STORAGE_CONF", "nosuch", "open {}: no such file or directory\n"),
+        ("CONTAINERS_STORAGE_CONF_OVERRIDE", "nosuch", "open {}: no such file or directory\n"),
+        ("CONTAINERS_STORAGE_CONF", "", "read {}: is a directory\n"),
+        ("CONTAINERS_STORAGE_CONF", "broken.conf", 'decode configuration "{}": toml: '),
+    ],
+)
+def test_a_file_that_the_environment_names_is_read_whatever_the_flags_say(
+    cli, tmp_path, monkeypatch, variable, path, problem
+):
+    (tmp_path / "broken.conf").write_text("x = [")
+    named = os.path.join(tmp_path, path).rstrip("/")
+    monkeypatch.setenv(variable, named)
+    result = cli("layers")
+    assert (result.status, result.err) == (1, b"")
+    assert result.text.startswith("error initializing: " + problem.format(named))
+    assert not (tmp_path / "graph").exists()
+
+
+def test_refused_options_have_the_words_that_scripts_know(cli, tmp_path):
+    assert cli("--storage-opt", "vfs.mountopt=nodev", "layers") == (
+        1, b"error initializing: vfs driver does not support mount options\n", b"",
+    )  # fmt: skip
+    (tmp_path / "graph/vfs").mkdir(parents=True)
+    (tmp_path / "graph/overlay").mkdir()
+    several = cli.bare("-g", f"{tmp_path}/graph", "-R", f"{tmp_path}/run", "layers")
+    assert several == (
+        1,
+        f"error initializing: {tmp_path}/graph contains several valid graphdrivers: overlay, vfs; "
+        "Please cleanup or explicitly choose storage driver (-s <DRIVER>)\n".encode(),
+        b"",
+    )
+
+
+@pytest.mark.parametrize(
     ("storage", "options", "problem"),
     [
         ("driver = 7", "", "storage.driver must be a string"),

@@ -260,6 +260,16 @@ class TestCopy:
             assert refused.status == 1
             assert refused.errors.endswith(": a directory cannot be copied into itself\n")
 
+    def test_a_relative_path_of_the_host_takes_files_and_directories(
+        self, cli, base, source, tmp_path, monkeypatch
+    ):
+        cli.ok("copy", str(source), "base:/dir")
+        monkeypatch.chdir(tmp_path)
+        for name in ("dir", "dir/f"):
+            cli.ok("copy", f"base:/{name}", f"out-{name.replace('/', '-')}")
+        assert sorted(os.listdir("out-dir")) == sorted(os.listdir(f"{base}/dir"))
+        assert os.path.isfile("out-dir-f")
+
     def test_a_copy_that_fails_leaves_nothing_aside(self, cli, base, source):
         (base / "link").mkdir()
         (base / "link" / "kept").touch()

@@ -165,6 +165,10 @@ def test_the_driver_lists_its_layers_sorted(cli, chain):
     assert cli.ok("create-storage-layer", "--id", "sl1", "--json") == '"sl1"\n'
     assert "sl1" in cli.ok("storage-layers")
     assert "sl1" not in cli.ok("layers")
+    refused = cli("create-storage-layer", "nosuch")
+    assert (refused.status, refused.out) == (1, b"")
+    assert refused.errors.startswith("Stat /")
+    assert refused.errors.endswith("/vfs/dir/nosuch: no such file or directory\n")
     cli.ok("gc")
     assert "sl1" not in cli.ok("storage-layers")
 

@@ -177,6 +177,18 @@ class TestStreams:
         assert child.returncode == 1
         assert err == b"write /dev/stdout: no space left on device\n"
 
+    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+    @pytest.mark.parametrize("words", [("diff", "l"), ("get-layer-data", "l", "k")])
+    def test_data_that_cannot_be_written_names_where_it_was_to_go(self, cli, roots, words):
+        cli.ok("import-layer", "--id", "l", stdin=archive(("f", bytes(1 << 20))))
+        cli.ok("set-layer-data", "l", "k", stdin=b"a short one")
+        with open("/dev/full", "wb") as full:
+            child = process(*roots, *words, stdout=full, stderr=subprocess.PIPE)
+            _, err = child.communicate(timeout=60)
+        assert (child.returncode, err) == (1, b"write /dev/stdout: no space left on device\n")
+        full_file = cli(words[0], "-f", "/dev/full", *words[1:])
+        assert full_file == (1, b"", b"write /dev/full: no space left on device\n")
+
     def test_standard_input_that_is_closed_is_one_line(self, cli, roots):
         words = [
             sys.executable,
@@ -288,6 +300,8 @@ class TestNamespaces:
             (["sh", "-c", "exit 3"], "exit status 3"),
             (["sh", "-c", "kill -9 $$"], "signal: killed"),
             (["no-such-command"], 'exec: "no-such-command": executable file not found in $PATH'),
+            (["./no-such"], "fork/exec ./no-such: no such file or directory"),
+            (["/etc/passwd"], "fork/exec /etc/passwd: permission denied"),
         ],
     )
     def test_every_failure_of_the_command_is_exit_status_1(self, roots, command, text):

@@ -36,7 +36,7 @@ def test_go_quoting(text, quoted):
         ([True, False, 0, -1, 10**20], "[true,false,0,-1,100000000000000000000]"),
         ("<a>&\u2028\u2029", '"\\u003ca\\u003e\\u0026\\u2028\\u2029"'),
         ('"\\\n\r\t\b\f\x01\x7f', '"\\"\\\\\\n\\r\\t\\b\\f\\u0001\x7f"'),
-        ("a\udcffb", '"a\ufffdb"'),
+        ("a\udcffb\ufffd", '"a\\ufffdb\ufffd"'),
         ((1, ("x",)), '[1,["x"]]'),
         (1.0, "1"),
         (1.5, "1.5"),

@@ -132,6 +132,50 @@ def prefixes_names_and_ids(duo: Duo) -> None:
     _listings(duo)
 
 
+@sequence
+def one_id_for_every_kind(duo: Duo) -> None:
+    """The names commands go by the ID that their argument leads to: the layer's, of these."""
+    duo.run("create-layer", "--id", "one")
+    duo.run("create-image", "--id", "one", "-n", "image-name", "one")
+    duo.run("create-container", "--id", "one", "-n", "container-name", "one")
+    for key in ("image-name", "container-name", "one"):
+        duo.run("get-names", key)
+        duo.run("get-names", "--json", key)
+    duo.run("set-names", "-n", "given to an image", "image-name")
+    for key in ("image-name", "container-name", "given to an image"):
+        duo.run("get-names", key)
+        duo.run("metadata", key)
+    duo.run("set-metadata", "-m", "the container's", "container-name")
+    _listings(duo)
+
+
+@sequence
+def folders_in_place_of_files(duo: Duo) -> None:
+    _chain(duo)
+    folder = str(duo.host)
+    duo.run("import-layer", "-f", folder)
+    duo.run("applydiff", "-f", folder, "top")
+    duo.run("diff", "-f", folder, "top")
+    duo.run("set-metadata", "-f", folder, "top")
+    duo.run("create-image", "-f", folder)
+    duo.run("create-container", "-f", folder, "img")
+    duo.run("set-image-data", "-f", folder, "img", "key")
+    duo.run("set-container-data", "-f", folder, "con", "key")
+    duo.run("get-image-data", "-f", folder, "img", "key")
+    _listings(duo)
+
+
+@sequence
+def a_name_that_is_no_utf8(duo: Duo) -> None:
+    duo.run("create-layer", "--id", "odd")
+    duo.each(duo.run("mount", "odd").line, lambda root: (root / "a\udcff<").touch())
+    duo.run("changes", "odd")
+    duo.run("changes", "--json", "odd")
+    duo.run("exists", "--json", "b\udcff")
+    duo.run("metadata", "--json", "odd")
+    duo.run("unmount", "odd")
+
+
 # -- creating --------------------------------------------------------------------------------------
 
 
@@ -845,6 +889,29 @@ def additional_stores(duo: Duo) -> None:
     run("containers", "--json")
     run("add-names", "-n", "mine", "ro-img")
     run("get-names", "ro-img")
+
+
+@sequence
+def changed_files(duo: Duo) -> None:
+    """Exports of layers with files that are not what was imported."""
+    home = "vfs/dir" if duo.driver == "vfs" else "overlay"
+    inside = "" if duo.driver == "vfs" else "/diff"
+    for layer in ("gone", "other", "longer", "shorter"):
+        duo.run("import-layer", "--id", layer, stdin=tars.BASE)
+
+    def damage(graph: Path) -> None:
+        def file(layer: str) -> Path:
+            return graph / f"{home}/{layer}{inside}/etc/shadow"
+
+        size = file("other").stat().st_size
+        file("gone").unlink()
+        file("other").write_bytes(b"x" * size)
+        file("longer").write_bytes(b"x" * (size + 1))
+        file("shorter").write_bytes(b"x" * (size - 1))
+
+    duo.each(PerSide(str(duo.ours.graph), str(duo.theirs.graph)), damage)
+    for layer in ("gone", "other", "longer", "shorter"):
+        duo.run("diff", "-f", str(duo.host / "out"), layer)
 
 
 @sequence

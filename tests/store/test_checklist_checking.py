@@ -378,7 +378,7 @@ def test_every_changed_file_is_named_and_the_finding_is_the_originals(full):
         f"layer base: {what}: layer content incorrect digest"
         for what in (
             'file integrity checksum failed for "etc/passwd"',
-            'open "home/user/note": no such file or directory',
+            f"open {own(full, 'base', 'home/user/note')}: no such file or directory",
             'file integrity checksum failed for "usr/bin/tool"',
         )
     ]
