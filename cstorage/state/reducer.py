@@ -311,17 +311,18 @@ def _delete_container(state: State, id_: str) -> None:
 def _rename(state: State, kind: Kind, id_: str, names: tuple[str, ...]) -> None:
     """Give ``names`` to the item; other holders of the kind lose them (semantics §2.2)."""
     item = _item(state, kind, id_)
+    kept, held = set(names), set(item.names)
     for name in item.names:
-        if name not in names:
+        if name not in kept:
             state.remove(keys.name(kind, name))
     for name in names:
-        _take_name(state, kind, name, id_)
-        state.put(keys.name(kind, name), id_)
+        if name not in held:
+            _take_name(state, kind, name, id_)
+            state.put(keys.name(kind, name), id_)
     if isinstance(item, Image):
-        history = item.names_history
-        for name in names:
-            history = (name, *(n for n in history if n != name))
-        item = item._replace(names_history=history)
+        # One after the other they come to the front.
+        older = (name for name in item.names_history if name not in kept)
+        item = item._replace(names_history=(*reversed(names), *older))
     _store(state, kind, item._replace(names=names))
 
 

@@ -120,6 +120,8 @@ class Replica:
         if self._torn:
             self.load()
         if not self.reader.changed():
+            if self.tail_events >= TAIL_EVENTS_OPEN:
+                self._shorten(make=False)
             return
         self._torn = True
         with translated():
@@ -129,7 +131,7 @@ class Replica:
         if self.tail_events >= TAIL_EVENTS_OPEN:
             self._shorten()
 
-    def _shorten(self) -> None:
+    def _shorten(self, make: bool = True) -> None:
         """Go over to a newer table, whoever made it; have one made if there is none."""
         now = monotonic()
         if now - self._looked < TABLE_PAUSE_S:
@@ -138,7 +140,8 @@ class Replica:
         self._helper.finished()
         newest = tables.newest_sequence(str(self.folder))
         if self.position.sequence - newest >= TAIL_EVENTS_OPEN:
-            self._have_one_made()
+            if make:
+                self._have_one_made()
         elif newest != self._tried:
             self._tried = newest  # should it turn out not to be trusted, once is enough
             self.load()

@@ -246,3 +246,20 @@ def test_every_value_survives_its_stored_form(events):
     state = replay(*acceptable(events))
     for key, value in state.scan(b""):
         assert values.decode(key, values.encode(value)) == value
+
+
+def test_one_more_name_costs_the_same_whatever_the_item_has(monkeypatch):
+    """It does not put the others once more, and their history keeps its order."""
+    names = tuple(f"name{number}" for number in range(500))
+    state = State()
+    apply(state, image("i", names=names), 1)
+    apply(state, ev.NamesSet(Kind.IMAGE, "i", names), 2)
+    changed: list[bytes] = []
+    put = State.put
+    monkeypatch.setattr(State, "put", lambda s, k, v: (changed.append(k), put(s, k, v)))
+    apply(state, ev.NamesAdded(Kind.IMAGE, "i", ("one", "more")), 3)
+    assert sorted(changed) == [b"Ii", b"Nimore", b"Nione"]
+    found = state.image("i")
+    assert found is not None
+    assert found.names == ("one", "more", *names)
+    assert found.names_history == (*reversed(names), "more", "one")
