@@ -48,7 +48,7 @@ def test_the_new_data_is_read(two, monkeypatch):
 
 
 def test_also_when_the_old_data_came_back(two, monkeypatch):
-    one, other = two
+    one, _ = two
     path = one._core.content.path
 
     def there_and_back() -> None:
