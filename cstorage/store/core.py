@@ -280,9 +280,16 @@ class Core:
 
     def in_image_store(self, tree: str) -> bool:
         """Whether a layer's tree is in the split image store."""
-        return self.image_staging != self.staging and tree.startswith(
-            f"{self.image_staging.parent}/"
-        )
+        return self.is_split and tree.startswith(f"{self.image_staging.parent}/")
+
+    def lies_apart(self, layer: str) -> bool:
+        """The same of a layer; asks no disk where nothing is split."""
+        return self.is_split and self.in_image_store(self.driver.content_root(layer))
+
+    @property
+    def is_split(self) -> bool:
+        """Whether layers that are not writable have a place of their own."""
+        return self.image_staging != self.staging
 
     @contextmanager
     def _held(self, work: Workspace) -> Iterator[Workspace]:
