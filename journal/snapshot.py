@@ -399,6 +399,11 @@ class Snapshot:
         if fd >= 0:
             self._fs.close(fd)
 
+    def __del__(self) -> None:
+        """Views may outlive the state that a process has gone over from: the last one closes."""
+        if getattr(self, "_fd", -1) >= 0:
+            self.close()
+
     def __enter__(self) -> Snapshot:
         return self
 

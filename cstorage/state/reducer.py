@@ -312,17 +312,17 @@ def _rename(state: State, kind: Kind, id_: str, names: tuple[str, ...]) -> None:
     """Give ``names`` to the item; other holders of the kind lose them (semantics §2.2)."""
     item = _item(state, kind, id_)
     kept, held = set(names), set(item.names)
-    for name in item.names:
-        if name not in kept:
-            state.remove(keys.name(kind, name))
-    for name in names:
-        if name not in held:
-            _take_name(state, kind, name, id_)
-            state.put(keys.name(kind, name), id_)
+    # Sets do it in a step each: an item may have thousands of names.
+    for name in sorted(held - kept):
+        state.remove(keys.name(kind, name))
+    for name in sorted(kept - held):
+        _take_name(state, kind, name, id_)
+        state.put(keys.name(kind, name), id_)
     if isinstance(item, Image):
         # One after the other they come to the front.
-        older = (name for name in item.names_history if name not in kept)
-        item = item._replace(names_history=(*reversed(names), *older))
+        history = item.names_history
+        older = () if kept.issuperset(history) else tuple(n for n in history if n not in kept)
+        item = item._replace(names_history=names[::-1] + older)
     _store(state, kind, item._replace(names=names))
 
 

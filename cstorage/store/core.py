@@ -108,7 +108,7 @@ class Core:
         if joint is not None:
             return joint.state
         with self.mutex:
-            self._catch_up()
+            self._replica.refresh()
             return self._state
 
     @property
@@ -197,11 +197,13 @@ class Core:
             return
         tx = None
         try:
-            with self.mutex, translated(), self.journal.writer() as writer:
-                self._catch_up()
-                tx = Transaction(self, writer, reason or self.location.reason, actor=actor)
-                yield tx
-                tx.commit()
+            with self.mutex, translated():
+                self._replica.refresh()  # what is applied before the lock keeps nobody waiting
+                with self.journal.writer() as writer:
+                    self._catch_up()
+                    tx = Transaction(self, writer, reason or self.location.reason, actor=actor)
+                    yield tx
+                    tx.commit()
             self.refresh_view()
         finally:
             if tx is not None:
