@@ -263,3 +263,25 @@ def test_one_more_name_costs_the_same_whatever_the_item_has(monkeypatch):
     assert found is not None
     assert found.names == ("one", "more", *names)
     assert found.names_history == (*reversed(names), "more", "one")
+
+
+@given(
+    st.lists(st.sampled_from("abcdef"), max_size=4),
+    st.lists(st.lists(st.sampled_from("abcdefg"), min_size=1, max_size=3), max_size=5),
+    st.lists(st.sampled_from("abcdefg"), max_size=3),
+)
+def test_added_names_are_those_of_one_who_sets_them_all(history, added, removed):
+    """The short way and the long one give the same entries."""
+    quick, plain = State(), State()
+    for state in (quick, plain):
+        apply(state, image("i", names=("x", "a"), names_history=tuple(history)), 1)
+        apply(state, image("other", names=("f", "g")), 2)
+    for number, names in enumerate(added):
+        if number == 2:
+            for state in (quick, plain):
+                apply(state, ev.NamesRemoved(Kind.IMAGE, "i", tuple(removed)), 8)
+        found = plain.image("i")
+        assert found is not None
+        apply(quick, ev.NamesAdded(Kind.IMAGE, "i", tuple(names)), 9)
+        apply(plain, ev.NamesSet(Kind.IMAGE, "i", (*names, *found.names)), 9)
+        assert list(quick.entries()) == list(plain.entries())
