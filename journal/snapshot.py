@@ -2,49 +2,65 @@
 
 Rules of this module (docs/journal-format.md, section 7):
 
-* Parts: header, records in key order, record offsets (sorted), hash slots, meta, block checksums,
-  footer. Every part before the checksums is covered by one checksum per 16 KiB block; the file's
-  hash covers header, block checksums and footer fields.
-* Blocks are read when they are needed and proved whenever they are read; the last ``KEPT`` of them
-  are kept, so memory does not grow with the file nor with the look-ups. (A map of the file would:
-  whatever is touched counts as the process's memory, and the kernel maps its neighbours with it.)
-* A point look-up reads one hash slot (load at most 1/2) and one record. A scan searches the
-  offsets: keys are mostly hashes, so it guesses where a key stands and needs few looks.
+* Parts: header, records in key order, record offsets (sorted), buckets of a hash table, filters,
+  meta, block checksums, footer. The file's hash covers header, meta, block checksums and length.
+* What a look-up reads is small and proves itself: records, buckets and filters carry checksums of
+  their own, an offset is proved by the record's index. So a look costs the same in a file of any
+  size, and nothing needs to be kept: memory does not grow with the file nor with the look-ups. (A
+  map of the file would grow: whatever is touched counts as the process's memory, and the kernel
+  maps its neighbours with it.)
+* A point look-up reads one bucket (of one full in twenty the next one, too) and one record. A scan
+  asks a filter first whether any key begins like that; then it searches the offsets: keys are
+  mostly hashes, so it guesses where a key stands and needs few looks.
 * Immutable once named. This module proves that a file is whole; whether it may be *trusted* is
-  decided in ``snapshots``.
+  decided in ``snapshots``. ``snapshot_writer`` makes the files.
 """
 
 from __future__ import annotations
 
-from array import array
+from itertools import islice
 from struct import Struct
 
-from journal.checksum import CRC32C, Extend, blake2b, extender, preferred, sha256
-from journal.codec import decode, encode
-from journal.errors import InvalidRecord, SnapshotRefused, UnsupportedFormat
-from journal.fs import O_CREATE, O_RDONLY, Fs, read_range, write_all
+from journal.checksum import CRC32C, blake2b, extender, sha256
+from journal.codec import decode
+from journal.errors import SnapshotRefused, UnsupportedFormat
+from journal.fs import O_RDONLY, Fs, read_range
 from journal.plain import TYPE_CHECKING, Any, NamedTuple
 from journal.position import Position
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
-MAGIC = b"JRNLSNP\x01"
-END = b"JRNLEND\x01"
-BLOCK = 16 << 10
-SHIFT = 14
-KEPT = 64
-"""Blocks that an open snapshot keeps at most: 1 MiB, which is reused for the next ones."""
+MAGIC = b"JRNLSNP\x02"
+END = b"JRNLEND\x02"
+VERSION = 2
+BLOCK = 1 << 20
+"""What one of the checksums covers that an audit of the whole file proves."""
 GUESSES = 8
 """Looks of a search that guesses before it halves: so much for keys that are no hashes."""
 # magic, version, checksum id, block size, uuid, segment, offset, sequence, link, schema,
-# reducer version, count, digest, slots, records offset, offsets offset, slots offset, meta offset,
-# checksums offset, time
-HEADER = Struct("<8sHHI16sQQQ32sIIQ32sQQQQQQQ")
+# reducer version, count, digest, buckets, filters, offsets of: offsets, buckets, filters, meta,
+# checksums; time
+HEADER = Struct("<8sHHI16sQQQ32sIIQ32sQQQQQQQQ")
 HEADER_SIZE = 256
 FOOTER = Struct("<QQ32s8s")  # checksums offset, file length, hash, magic
-RECORD = Struct("<II")
-MAX_KEY = 1 << 16
+RECORD = Struct("<IIII")  # checksum of what follows, index, lengths of key and value
+AT_ONCE = 1 << 10
+"""Bytes read where a record begins: all of nearly every one."""
+READ_MOST = 256 << 10
+"""Bytes that a scan reads at once when it goes on for long."""
+
+BUCKET = 128
+PLACES = 13
+"""Places of a bucket: a checksum, so many tags of 4 bytes, so many offsets of 5 bytes."""
+TAGS = 4
+OFFSETS = TAGS + 4 * PLACES
+PLACE = 5
+FREE = bytes(4)
+FILTER = 64
+BITS = 8 * (FILTER - 4)
+PREFIX = 9
+"""Bytes of a key's beginning that the filters know."""
 
 
 class Described(NamedTuple):
@@ -62,233 +78,140 @@ class Described(NamedTuple):
     meta: Any
 
 
-def _slot(key: bytes) -> int:
-    return int.from_bytes(blake2b(key, digest_size=8).digest(), "little")
+def hashed(data: bytes) -> bytes:
+    """Eight bytes that choose a bucket and are the tag in it."""
+    digest: bytes = blake2b(data, digest_size=8).digest()
+    return digest
 
 
-class _Blocks:
-    """Writes sequentially and keeps one checksum per block."""
-
-    def __init__(self, fs: Fs, fd: int, extend: Extend) -> None:
-        self._fs = fs
-        self._fd = fd
-        self._extend = extend
-        self._pending = bytearray()
-        self.offset = 0
-        self._flushed = 0
-        self.checksums = array("I")
-
-    def write(self, data: bytes) -> None:
-        self._pending += data
-        self.offset += len(data)
-        if len(self._pending) >= 1 << 20:
-            self._flush(len(self._pending) // BLOCK * BLOCK)
-
-    def _flush(self, size: int) -> None:
-        data = bytes(self._pending[:size])
-        del self._pending[:size]
-        write_all(self._fs, self._fd, data, self._flushed)
-        self._flushed += size
-        for at in range(0, size, BLOCK):
-            self.checksums.append(self._extend(0, data[at : at + BLOCK]))
-
-    def align(self) -> None:
-        self.write(bytes(-self.offset & 7))
-
-    def finish(self) -> None:
-        """Fill the last block with zeros."""
-        self.write(bytes(-self.offset % BLOCK))
-        self._flush(len(self._pending))
+def tag_of(digest: bytes) -> bytes:
+    """What stands in a bucket for a key; never ``FREE``."""
+    tag = digest[4:]
+    return tag if tag != FREE else b"\1\0\0\0"
 
 
-def write(
-    fs: Fs,
-    path: str,
-    items: Iterable[tuple[bytes, bytes]],
-    *,
-    uuid: bytes,
-    position: Position,
-    schema: int,
-    reducer_version: int,
-    digest: bytes,
-    time_ns: int,
-    meta: Any = None,
-) -> Described:
-    """Write and sync a snapshot file; ``items`` come in ascending key order, keys unique.
-
-    Raises ``InvalidRecord`` for items out of order or too large.
-    """
-    algorithm = preferred()
-    extend = extender(algorithm)
-    fd = fs.open(path, O_CREATE, 0o644)
-    try:
-        fs.ftruncate(fd, 0)
-        blocks = _Blocks(fs, fd, extend)
-        blocks.write(bytes(HEADER_SIZE))
-        records = blocks.offset
-        offsets = array("Q")
-        hashes = array("Q")
-        last: bytes | None = None
-        for key, value in items:
-            if last is not None and key <= last:
-                raise InvalidRecord(f"snapshot key {key!r} does not come after {last!r}")
-            if len(key) >= MAX_KEY:
-                raise InvalidRecord(f"a snapshot key has less than {MAX_KEY} bytes")
-            last = key
-            offsets.append(blocks.offset)
-            hashes.append(_slot(key))
-            blocks.write(RECORD.pack(len(key), len(value)) + key + value)
-        blocks.align()
-        count = len(offsets)
-        offsets_at = blocks.offset
-        _little(offsets)
-        blocks.write(offsets.tobytes())
-        slots_at = blocks.offset
-        size = 1 << max(1, (count * 2 - 1).bit_length()) if count else 2
-        table = array("I", bytes(4 * size))
-        mask = size - 1
-        for index, number in enumerate(hashes):
-            at = number & mask
-            while table[at]:
-                at = at + 1 & mask
-            table[at] = index + 1
-        _little(table)
-        blocks.write(table.tobytes())
-        blocks.align()
-        meta_at = blocks.offset
-        raw_meta = encode(meta)
-        blocks.write(len(raw_meta).to_bytes(8, "little") + raw_meta)
-        blocks.finish()
-        checksums_at = blocks.offset
-        header = HEADER.pack(
-            MAGIC, 1, algorithm, BLOCK, uuid, position.segment, position.offset,
-            position.sequence, position.link, schema, reducer_version, count, digest, size,
-            records, offsets_at, slots_at, meta_at, checksums_at, time_ns,
-        ).ljust(HEADER_SIZE, b"\0")  # fmt: skip
-        first = fs.pread(fd, BLOCK, 0)
-        blocks.checksums[0] = extend(0, header + first[HEADER_SIZE:])
-        _little(blocks.checksums)
-        sums = blocks.checksums.tobytes()
-        total = checksums_at + len(sums) + FOOTER.size
-        hashed = sha256(header + sums + total.to_bytes(8, "little")).digest()
-        write_all(fs, fd, header, 0)
-        write_all(fs, fd, sums + FOOTER.pack(checksums_at, total, hashed, END), checksums_at)
-        fs.fdatasync(fd)
-    finally:
-        fs.close(fd)
-    return Described(
-        uuid, position, schema, reducer_version, count, digest, time_ns, hashed, total, meta
+def marks(number: int) -> int:
+    """The bits of a filter that say: a key begins with what has this hash."""
+    mixed = number * 0x9E3779B97F4A7C15
+    return (
+        1 << (mixed >> 16 & 0xFFFF) % BITS
+        | 1 << (mixed >> 32 & 0xFFFF) % BITS
+        | 1 << (mixed >> 48 & 0xFFFF) % BITS
+        | 1 << (mixed >> 64 & 0xFFFF) % BITS
     )
 
 
-def _little(values: array[int]) -> None:
-    import sys
-
-    if sys.byteorder == "big":
-        values.byteswap()
-
-
 class Snapshot:
-    """An open snapshot file, proved whole (not yet trusted); close it after the last look-up."""
+    """An open snapshot file, proved whole (not yet trusted); close it after the last look-up.
+
+    Safe to use from several threads.
+    """
 
     def __init__(self, fs: Fs, path: str) -> None:
-        """Map the file. ``SnapshotRefused`` names what is wrong with it."""
+        """Open the file. ``SnapshotRefused`` names what is wrong with it."""
         self.path = path
         self._fs = fs
+        self._pread = fs.pread
         self._fd = fd = fs.open(path, O_RDONLY)
-        self._blocks: dict[int, bytes] = {}
         self._bounds: dict[bytes, tuple[int, int]] = {}
         try:
             size = fs.fstat(fd).st_size
             if size < HEADER_SIZE + FOOTER.size:
                 raise SnapshotRefused(f"{path}: too short")
-            head = fs.pread(fd, HEADER_SIZE, 0)
-            foot = fs.pread(fd, FOOTER.size, size - FOOTER.size)
+            head = read_range(fs, fd, 0, HEADER_SIZE)
+            foot = read_range(fs, fd, size - FOOTER.size, FOOTER.size)
             fields = HEADER.unpack_from(head)
-            checksums_at, total, hashed, end = FOOTER.unpack(foot)
+            checksums_at, total, hash_, end = FOOTER.unpack(foot)
             room = size - FOOTER.size
-            if fields[0][:7] != MAGIC[:7] or end != END or total != size or checksums_at > room:
-                raise SnapshotRefused(f"{path}: header or footer is not that of a snapshot")
-            if fields[0] != MAGIC or fields[1] != 1 or fields[3] != BLOCK:
-                raise UnsupportedFormat(f"{path}: needs a newer version")
-            sums = fs.pread(fd, room - checksums_at, checksums_at)
+            if fields[0][:7] == MAGIC[:7] and fields[0] != MAGIC:
+                raise UnsupportedFormat(f"{path}: of another version of the format")
+            meta_at = fields[18]
             if (
-                sha256(head + sums + size.to_bytes(8, "little")).digest() != hashed
-                or fields[18] != checksums_at
-                or len(sums) * BLOCK != checksums_at * 4
+                (fields[0], fields[1], fields[3]) != (MAGIC, VERSION, BLOCK)
+                or (total, end) != (size, END)
+                or not HEADER_SIZE <= meta_at <= checksums_at <= room
             ):
-                raise SnapshotRefused(f"{path}: header or block checksums are damaged")
-            self._read_head(fields, sums, hashed, size)
+                raise SnapshotRefused(f"{path}: header or footer is not that of a snapshot")
+            sums = read_range(fs, fd, checksums_at, room - checksums_at)
+            raw = read_range(fs, fd, meta_at, checksums_at - meta_at)
+            if (
+                sha256(head + raw + sums + size.to_bytes(8, "little")).digest() != hash_
+                or fields[19] != checksums_at
+                or len(sums) != 4 * -(-checksums_at // BLOCK)
+            ):
+                raise SnapshotRefused(f"{path}: header, meta or block checksums are damaged")
+            self._read_head(fields, sums, hash_, size, raw)
         except BaseException:
             self.close()
             raise
 
-    def _read_head(self, fields: tuple[Any, ...], sums: bytes, hashed: bytes, size: int) -> None:
+    def _read_head(
+        self, fields: tuple[Any, ...], sums: bytes, hash_: bytes, size: int, meta: bytes
+    ) -> None:
         (
             _, _, algorithm, _, uuid, segment, offset, sequence, link, schema, reducer_version,
-            count, digest, slots, self._records, self._offsets, self._slots, self._meta, _, time_ns,
+            count, digest, self._buckets, self._filters, self._offsets_at, self._buckets_at,
+            self._filters_at, meta_at, self._end, time_ns,
         ) = fields  # fmt: skip
+        if not (
+            self._buckets > 0 < self._filters
+            and HEADER_SIZE <= self._offsets_at <= self._buckets_at - 8 * count
+            and self._buckets_at <= self._filters_at - BUCKET * self._buckets
+            and self._filters_at <= meta_at - FILTER * self._filters
+        ):
+            raise SnapshotRefused(f"{self.path}: the parts are not where they can be")
         self._extend = extender(algorithm if algorithm else CRC32C)
-        self._sums = array("I", sums)
-        _little(self._sums)
-        self._mask = slots - 1
+        self._sums = sums
         self._count: int = count
         self.position = Position(segment, offset, sequence, link)
         self.digest: bytes = digest
-        length = int.from_bytes(self._bytes(self._meta, 8), "little")
         self.described = Described(
-            uuid, self.position, schema, reducer_version, count, digest, time_ns, hashed, size,
-            decode(self._bytes(self._meta + 8, length)),
+            uuid, self.position, schema, reducer_version, count, digest, time_ns, hash_, size,
+            decode(meta),
         )  # fmt: skip
 
     # -- bytes --------------------------------------------------------------------------------
 
-    def _block(self, block: int) -> bytes:
-        """A block, proved."""
-        found = self._blocks.get(block)
-        return self._prove(block) if found is None else found
+    def _refuse(self, what: str) -> SnapshotRefused:
+        return SnapshotRefused(f"{self.path}: {what} is damaged")
 
-    def _prove(self, block: int) -> bytes:
-        """Read a block, prove it and keep it."""
-        if not 0 <= block < len(self._sums):
-            raise SnapshotRefused(f"{self.path}: an offset points outside the file")
-        data = self._fs.pread(self._fd, BLOCK, block * BLOCK)
-        if len(data) < BLOCK:
-            data = read_range(self._fs, self._fd, block * BLOCK, BLOCK)
-        if self._extend(0, data) != self._sums[block]:
-            raise SnapshotRefused(f"{self.path}: block {block} is damaged")
-        kept = self._blocks
-        if len(kept) >= KEPT:
-            for old in tuple(kept)[: KEPT // 4]:
-                kept.pop(old, None)  # another thread may have been quicker
-        kept[block] = data
+    def _proved(self, what: str, offset: int, size: int) -> bytes:
+        """A bucket or a filter: its checksum stands before it."""
+        data = self._pread(self._fd, size, offset)
+        if len(data) < size:
+            data = read_range(self._fs, self._fd, offset, size)
+        if self._extend(0, data[4:]) != int.from_bytes(data[:4], "little") or len(data) < size:
+            raise self._refuse(f"the {what} at {offset}")
         return data
 
-    def _bytes(self, offset: int, size: int) -> bytes:
-        block, at = offset >> SHIFT, offset & (BLOCK - 1)
-        data = self._block(block)
-        if at + size <= BLOCK:
-            return data[at : at + size]
-        parts = [data[at:]]
-        left = size - (BLOCK - at)
-        while left > 0:
-            block += 1
-            parts.append(self._block(block)[:left])
-            left -= BLOCK
-        return b"".join(parts)
+    def _at(self, offset: int) -> tuple[int, bytes, bytes]:
+        """Index, key and value of the record that begins there."""
+        data = self._pread(self._fd, AT_ONCE, offset)
+        if len(data) < RECORD.size:
+            data = read_range(self._fs, self._fd, offset, RECORD.size)
+        if len(data) >= RECORD.size:
+            checksum, index, key, value = RECORD.unpack_from(data)
+            key += RECORD.size
+            end = key + value
+            if len(data) < end <= self._offsets_at - offset:
+                data = read_range(self._fs, self._fd, offset, end)
+            if self._extend(0, data[4:end]) == checksum and len(data) >= end:
+                return index, data[RECORD.size : key], data[key:end]
+        raise self._refuse(f"the record at {offset}")
 
     def _offset(self, index: int) -> int:
-        return int.from_bytes(self._bytes(self._offsets + 8 * index, 8), "little")
+        """Where a record begins, if that is undamaged: the record's index will tell."""
+        raw = read_range(self._fs, self._fd, self._offsets_at + 8 * index, 8)
+        offset = int.from_bytes(raw, "little")
+        if offset > self._offsets_at:
+            raise self._refuse(f"the offset of record {index}")
+        return offset
 
     def _key(self, index: int) -> bytes:
-        at = self._offset(index)
-        return self._bytes(at + 8, int.from_bytes(self._bytes(at, 4), "little"))
-
-    def _record(self, index: int) -> tuple[bytes, bytes]:
-        at = self._offset(index)
-        key, value = RECORD.unpack(self._bytes(at, 8))
-        raw = self._bytes(at + 8, key + value)
-        return raw[:key], raw[key:]
+        found, key, _ = self._at(self._offset(index))
+        if found != index:
+            raise self._refuse(f"the offset of record {index}")
+        return key
 
     # -- looking up ---------------------------------------------------------------------------
 
@@ -300,38 +223,38 @@ class Snapshot:
         return True
 
     def get(self, key: bytes) -> bytes | None:
-        """The value of ``key``, or None. ``SnapshotRefused`` if its block is damaged."""
-        mask = self._mask
-        slot = int.from_bytes(blake2b(key, digest_size=8).digest(), "little") & mask
-        kept = self._blocks
-        size = len(key)
-        while True:
-            at = self._slots + 4 * slot  # neither slots nor offsets lie across two blocks
-            data = kept.get(at >> SHIFT) or self._prove(at >> SHIFT)
-            index = int.from_bytes(data[(at := at & (BLOCK - 1)) : at + 4], "little")
-            if not index:
+        """The value of ``key``, or None. ``SnapshotRefused`` if what it reads is damaged."""
+        digest = hashed(key)
+        tag = tag_of(digest)
+        bucket = int.from_bytes(digest, "little") % self._buckets
+        for _ in range(self._buckets):
+            data = self._proved("bucket", self._buckets_at + BUCKET * bucket, BUCKET)
+            at = data.find(tag, TAGS, OFFSETS)
+            while at >= 0:
+                if not at & 3:
+                    place = OFFSETS + (at - TAGS >> 2) * PLACE
+                    offset = int.from_bytes(data[place : place + PLACE], "little")
+                    _, found, value = self._at(offset)
+                    if found == key:
+                        return value
+                at = data.find(tag, at + 1, OFFSETS)
+            if data[OFFSETS - 4 : OFFSETS] == FREE:
                 return None
-            at = self._offsets + 8 * index - 8
-            data = kept.get(at >> SHIFT) or self._prove(at >> SHIFT)
-            record = int.from_bytes(data[(at := at & (BLOCK - 1)) : at + 8], "little")
-            data = kept.get(record >> SHIFT) or self._prove(record >> SHIFT)
-            at = record & (BLOCK - 1)
-            if at + 8 + size <= BLOCK:
-                found, length = RECORD.unpack_from(data, at)
-                at += 8
-                if found == size and data[at : at + size] == key:
-                    at += size
-                    if at + length <= BLOCK:
-                        return data[at : at + length]
-                    return self._bytes(record + 8 + size, length)
-            else:
-                found, length = RECORD.unpack(self._bytes(record, 8))
-                if found == size and self._bytes(record + 8, size) == key:
-                    return self._bytes(record + 8 + size, length)
-            slot = slot + 1 & mask
+            bucket = (bucket + 1) % self._buckets
+        return None
 
     def __contains__(self, key: bytes) -> bool:
         return self.get(key) is not None
+
+    def _may_begin(self, prefix: bytes) -> bool:
+        """Whether a key may begin with ``prefix``; False is certain."""
+        if len(prefix) < PREFIX:
+            return True
+        number = int.from_bytes(hashed(prefix[:PREFIX]), "little")
+        at = self._filters_at + FILTER * (number % self._filters)
+        bits = int.from_bytes(self._proved("filter", at, FILTER)[4:], "little")
+        wanted = marks(number)
+        return bits & wanted == wanted
 
     def _bisect(self, key: bytes) -> int:
         """Number of records whose key is smaller."""
@@ -388,33 +311,64 @@ class Snapshot:
             found = self._bounds[first] = (start, end)
         return found
 
+    def _forward(self, index: int) -> Iterator[tuple[bytes, bytes]]:
+        """Records from ``index`` on, one behind the other as they lie in the file."""
+        if index >= self._count:
+            return
+        data = b""
+        at, size, offset = 0, 4 << 10, self._offset(index)
+        while index < self._count:
+            checksum, found, middle, end = 0, -1, 0, at + RECORD.size
+            if end <= len(data):
+                checksum, found, middle, end = RECORD.unpack_from(data, at)
+                middle += at + RECORD.size
+                end += middle
+            if end > len(data):
+                offset += at
+                end -= at
+                left = self._offsets_at - offset
+                data = b"" if end > left else read_range(
+                    self._fs, self._fd, offset, min(max(end, size), left)
+                )  # fmt: skip
+                if len(data) < end:
+                    raise self._refuse(f"the record at {offset}")
+                at, size = 0, min(2 * size, READ_MOST)
+                continue
+            if found != index or self._extend(0, data[at + 4 : end]) != checksum:
+                raise self._refuse(f"record {index}")
+            yield data[at + RECORD.size : middle], data[middle:end]
+            at = end
+            index += 1
+
+    def _backward(self, index: int) -> Iterator[tuple[bytes, bytes]]:
+        """Records from ``index`` down."""
+        step = 8
+        while index >= 0:
+            first = max(0, index + 1 - step)
+            yield from reversed(list(islice(self._forward(first), index + 1 - first)))
+            index, step = first - 1, 128
+
     def scan(
         self, prefix: bytes = b"", start: bytes = b"", reverse: bool = False
     ) -> Iterator[tuple[bytes, bytes]]:
         """Records whose key begins with ``prefix``, in key order, from ``start`` (a whole key,
         included) on; in reverse order from ``start`` downwards."""
-        if reverse:
-            if start:
-                index = self._bisect(start)
-                if index == self._count or self._key(index) != start:
-                    index -= 1
-            else:
-                above = _after(prefix)
-                index = (self._bisect(above) if above else self._count) - 1
-            while index >= 0:
-                record = self._record(index)
-                if not record[0].startswith(prefix):
-                    return
-                yield record
-                index -= 1
+        if not self._may_begin(prefix):
             return
-        index = self._bisect(max(prefix, start))
-        while index < self._count:
-            record = self._record(index)
+        if not reverse:
+            records = self._forward(self._bisect(max(prefix, start)))
+        elif start:
+            index = self._bisect(start)
+            if index == self._count or self._key(index) != start:
+                index -= 1
+            records = self._backward(index)
+        else:
+            above = _after(prefix)
+            records = self._backward((self._bisect(above) if above else self._count) - 1)
+        for record in records:
             if not record[0].startswith(prefix):
                 return
             yield record
-            index += 1
 
     def items(self) -> Iterator[tuple[bytes, bytes]]:
         """All records in key order."""
@@ -424,8 +378,12 @@ class Snapshot:
         """Check every block and the digest. ``SnapshotRefused`` says what is wrong."""
         from journal.digest import StateDigest
 
-        for block in range(len(self._sums)):
-            self._prove(block)
+        for block in range(len(self._sums) // 4):
+            at = block * BLOCK
+            data = read_range(self._fs, self._fd, at, min(BLOCK, self._end - at))
+            said = self._sums[4 * block : 4 * block + 4]
+            if self._extend(0, data) != int.from_bytes(said, "little"):
+                raise self._refuse(f"block {block}")
         digest = StateDigest()
         last: bytes | None = None
         for key, value in self.items():
@@ -435,14 +393,20 @@ class Snapshot:
             digest.add(key, value)
             if self.get(key) != value:
                 raise SnapshotRefused(f"{self.path}: key {key!r} is not found by its hash")
+            if not self._may_begin(key):
+                raise SnapshotRefused(f"{self.path}: no filter knows how {key!r} begins")
         if digest.value() != self.digest:
             raise SnapshotRefused(f"{self.path}: the records do not have the digest it names")
 
     def close(self) -> None:
         fd, self._fd = self._fd, -1
-        self._blocks.clear()
         if fd >= 0:
             self._fs.close(fd)
+
+    def __del__(self) -> None:
+        """Views may outlive the state that a process has gone over from: the last one closes."""
+        if getattr(self, "_fd", -1) >= 0:
+            self.close()
 
     def __enter__(self) -> Snapshot:
         return self

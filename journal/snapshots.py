@@ -13,7 +13,6 @@ Rules of this module (docs/journal-format.md, section 7):
 from __future__ import annotations
 
 from journal import frame as fr
-from journal import snapshot as one
 from journal.cursor import Cursor
 from journal.errors import (
     InvalidRecord,
@@ -167,6 +166,8 @@ class Snapshots:
         """Build a snapshot of the state after ``position`` from ``items`` (sorted by key, unique)
         and record it in the log. Errors: ``InvalidRecord`` (order), ``JournalReadOnly``,
         ``LockTimeout``, ``OSError``; a half-built file is removed."""
+        from journal.snapshot_writer import write
+
         journal = self._journal
         with journal.writer() as held:  # adopts the tail: everything up to it is durable now
             if position[:2] > held.tail[:2]:
@@ -176,7 +177,7 @@ class Snapshots:
         journal.fs.mkdir(self.folder)
         temporary = f"{self.folder}/.new-{journal.clock.random(8).hex()}.tmp"
         try:
-            said = one.write(
+            said = write(
                 journal.fs, temporary, items, uuid=journal.uuid, position=position, schema=schema,
                 reducer_version=reducer_version, digest=digest, time_ns=journal.clock.time_ns(),
                 meta=meta,

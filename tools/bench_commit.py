@@ -221,18 +221,22 @@ sys.path.insert(0, sys.argv[2])
 import cstorage
 with cstorage.open(sys.argv[1] + "/graph", sys.argv[1] + "/run", driver="vfs", read_only=True) as s:
     print(flush=True)
-    late = []
+    looks = []
     end = float(sys.stdin.readline())
     reader = s._core.journal.reader(s._core.journal.position)
     while time.monotonic() < end:
         time.sleep(0.01)
         if reader.changed():
-            now = time.time_ns()
+            began = time.time_ns()
             s.exists("nothing")
-            took = time.time_ns() - now
-            frames = [f for f in reader.read_new() if f.kind_name == "data"]
-            late += [took / 1e9 for f in frames[-1:]]
-print(json.dumps(late))
+            answered = time.time_ns()
+            known = s._core.position.sequence
+            # How long ago the first commit was that the answer does not know of.
+            later = [f.time_ns for f in reader.read_new()
+                     if f.kind_name == "data" and f.first_sequence > known]
+            stale = max(0, answered - later[0]) if later else 0
+            looks.append(((answered - began) / 1e9, stale / 1e9))
+print(json.dumps(looks))
 """
 
 
@@ -247,6 +251,8 @@ class Crowd(NamedTuple):
     """Seconds of every commit, in order of length."""
     late: list[float]
     """Seconds of every look of a reader that had something to catch up with, in the same order."""
+    stale: list[float]
+    """Seconds since the first commit, when it was answered, that the answer lacks."""
 
 
 def crew(folder: Path, seconds: float, writers: int, readers: int, top: Path = TOP) -> Crowd:
@@ -269,8 +275,9 @@ def crew(folder: Path, seconds: float, writers: int, readers: int, top: Path = T
     said = [json.loads(process.communicate()[0]) for process in processes]
     counts = [sum(within for _, within in one) for one in said[:writers]]
     waits = sorted(wait for one in said[:writers] for wait, _ in one)
-    late = sorted(wait for one in said[writers:] for wait in one)
-    return Crowd(sum(counts) / seconds, counts, waits, late)
+    late = sorted(took for one in said[writers:] for took, _ in one)
+    stale = sorted(age for one in said[writers:] for _, age in one)
+    return Crowd(sum(counts) / seconds, counts, waits, late, stale)
 
 
 def crowd(folder: Path, seconds: float, writers: int, readers: int) -> None:
@@ -287,6 +294,7 @@ def crowd(folder: Path, seconds: float, writers: int, readers: int) -> None:
     for title, values in (
         ("wait for a commit", many.waits),
         ("catching up and a look", many.late),
+        ("staleness of its answer", many.stale),
     ):
         if values:
             p50, p99 = values[len(values) // 2], values[int(len(values) * 0.99)]

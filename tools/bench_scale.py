@@ -33,10 +33,10 @@ from bench_plot import plot  # noqa: E402
 import cstorage  # noqa: E402
 from cstorage.store.store import Store  # noqa: E402
 
-START = "import sys; sys.argv[0] = 'cstorage'; from cstorage.cli.main import entry; entry()"
+START = str(Path(sys.executable).with_name("cstorage"))
 PEER = "containers-storage"
 DELETED = 43_222
-LISTED_MOST = 10_000
+LISTED_MOST = 100_000
 Action = Callable[[], object]
 
 
@@ -94,12 +94,14 @@ def store_of(folder: Path, size: int, peer: bool) -> Path:
     return root
 
 
-def open_at(root: Path) -> Store:
-    return cstorage.open(root / "ours" / "graph", root / "ours" / "run", driver="vfs")
+def open_at(root: Path, program: str = "") -> Store:
+    """The store; one of its own for every ``program``, as another process would have it."""
+    graph, run = root / "ours" / "graph", root / "ours" / "run"
+    return cstorage.open(graph, run, driver="vfs", program=program)
 
 
 def looked_at(root: Path, key: str) -> None:
-    with open_at(root) as store:
+    with open_at(root, "look") as store:
         store.layer(key)
 
 
@@ -112,16 +114,25 @@ def in_process(bench: Bench, store: Store, root: Path, size: int, count: int) ->
             action()
         bench.note(what, size, (time.perf_counter() - began) / times)
 
-    keys = iter([synthetic.layer_id((count * 7919 + k * 31) % size) for k in range(10)])
     here = synthetic.layer_id(size // 2)
-    digest = f"sha256:{synthetic.number('manifest', 0)}"
+    numbers = dict.fromkeys((size // 2 + 1 + count * 7919 + k * 31) % size for k in range(9))
+    numbers.pop(size // 2, None)
+    keys = iter([synthetic.layer_id(number) for number in numbers])
+    absent = iter([synthetic.number("absent", count * 10 + k) for k in range(9)])
+    chain = synthetic.number("manifest", count * 7919 % len(synthetic.chains(size)))
     take("open and look", lambda: looked_at(root, here))
-    take("layer, first look", lambda: store.layer(next(keys)), 10)
+    # A first look is one of somebody who has looked at other things: nothing is looked at twice.
+    with open_at(root, "first looks") as fresh:
+        fresh.layer(here)
+        fresh.exists("warm")
+        fresh.images_by_digest(f"sha256:{synthetic.number('absent', 0)}")
+        take("layer, first look", lambda: fresh.layer(next(keys)), len(numbers))
+        take("exists not, first look", lambda: fresh.exists(next(absent)), 9)
+        take("images-by-digest, first look", lambda: fresh.images_by_digest(f"sha256:{chain}"))
+        take("list first 100, first look", lambda: list(islice(fresh.layers(), 100)))
     take("layer, again", lambda: store.layer(here), 10)
     take("exists", lambda: store.exists(here), 10)
-    take("exists not", lambda: store.exists("no such thing"))
-    take("images-by-digest", lambda: store.images_by_digest(digest))
-    take("list first 100", lambda: list(islice(store.layers(), 100)))
+    take("list first 100, again", lambda: list(islice(store.layers(), 100)))
     take("add-names", lambda: store.add_names(here, [f"name{count % 4}"]))
     take("create-layer", lambda: store.create_layer(id=f"made{count}"))
     take("delete-layer", lambda: store.delete_layer(f"made{count}"))
@@ -131,7 +142,7 @@ def in_process(bench: Bench, store: Store, root: Path, size: int, count: int) ->
 
 def commands(bench: Bench, what: str, words: list[str], root: Path, size: int, count: int) -> None:
     """One round of every operation as a command of its own."""
-    environment = dict(os.environ, PYTHONPATH=str(TOP))
+    environment = dict(os.environ)
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     place = [*words, "-g", f"{root}/graph", "-R" if what == "CLI" else "--run", f"{root}/run"]
     place += ["-s", "vfs"] if what == "CLI" else ["--storage-driver", "vfs"]
@@ -253,7 +264,7 @@ def main(words: list[str]) -> int:
                     "python -c pass", size,
                     command_seconds([sys.executable, "-c", "pass"], dict(os.environ))[0],
                 )  # fmt: skip
-                commands(bench, "CLI", [sys.executable, "-c", START], root / "ours", size, count)
+                commands(bench, "CLI", [START], root / "ours", size, count)
                 if peer and size <= given.peer_most and (size < 10_000 or count < 3):
                     commands(bench, PEER, [PEER], root / "peer", size, count)
         bench.show(sizes)
@@ -262,7 +273,7 @@ def main(words: list[str]) -> int:
             print(f"{title:<30}" + "".join(f"{found[index]:12.0f}" for found in memory))
         print(f"load of the machine: {os.getloadavg()[0]:.1f}")
         if given.svg:
-            shown = ("layer, first look", "add-names", "list first 100", "CLI exists",
+            shown = ("layer, first look", "add-names", "list first 100, first look", "CLI exists",
                      "CLI add-names", f"{PEER} exists", f"{PEER} add-names")  # fmt: skip
             lines = {what: bench.least[what] for what in shown if what in bench.least}
             given.svg.write_text(plot("One operation, by layers in the store", lines))

@@ -59,11 +59,13 @@ debian_packages() {
 }
 
 # python_environment [EXTRAS]: .venv with the project (editable) and the named extras.
-# Done again only when pyproject.toml, the extras or the Python change.
+# Done again only when pyproject.toml, this file, the extras or the Python change. The project's
+# folder is put on the path by a line of text: what setuptools does otherwise is an import hook that
+# costs every start of the interpreter as much as the interpreter itself.
 python_environment() {
     local extras=${1:-} python stamp wanted
     stamp=".venv/installed${extras:+-$extras}"
-    wanted="$(sha256sum pyproject.toml | cut -d' ' -f1)"
+    wanted="$(cat pyproject.toml tools/environment.sh | sha256sum | cut -d' ' -f1)"
     if [ -x .venv/bin/python ] && .venv/bin/python -c pass 2>/dev/null &&
         [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
         return
@@ -78,7 +80,8 @@ python_environment() {
             fail "could not make .venv: install the venv module of $python (Debian: apt install python3-venv)"
     fi
     say "installing the project${extras:+ with [$extras]}"
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".${extras:+[$extras]}" ||
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check \
+        --config-settings editable_mode=compat --editable ".${extras:+[$extras]}" ||
         fail "pip could not install the project: see its message above"
     printf '%s\n' "$wanted" >"$stamp"
     # An environment with more extras serves those who ask for none.

@@ -50,7 +50,7 @@ from cstorage.errors import ArchiveError, ConfigError, ContentChanged, StorageEr
 from cstorage.events import codec as events  # noqa: E402
 from cstorage.interop import records  # noqa: E402
 from cstorage.model import Compression, IDMapEntry, IDMaps  # noqa: E402
-from journal import checksum, frame, snapshot  # noqa: E402
+from journal import checksum, frame, snapshot, snapshot_writer  # noqa: E402
 from journal.codec import decode, encode  # noqa: E402
 from journal.errors import JournalError  # noqa: E402
 from journal.fs import OsFs  # noqa: E402
@@ -538,28 +538,45 @@ def snapshots(data: bytes) -> None:
 
 
 def _resealed(data: bytes) -> bytes:
+    """The same with checksums that fit, so that what lies behind them is reached."""
     from hashlib import sha256
 
-    if len(data) < snapshot.HEADER_SIZE + snapshot.FOOTER.size:
-        return data
     data = data[: -snapshot.FOOTER.size]
-    blocks = len(data) // (snapshot.BLOCK + 4)
-    at = blocks * snapshot.BLOCK
+    at = len(data) - 4 * -(-len(data) // (snapshot.BLOCK + 4))
+    if at < snapshot.HEADER_SIZE:
+        return data
     fields = list(snapshot.HEADER.unpack_from(data))
-    fields[0], fields[1], fields[3], fields[18] = snapshot.MAGIC, 1, snapshot.BLOCK, at
-    head = snapshot.HEADER.pack(*fields)
-    body = (head + data[len(head) : at])[:at]
+    fields[0], fields[1], fields[3] = snapshot.MAGIC, snapshot.VERSION, snapshot.BLOCK
+    fields[19] = at
     try:
         extend = checksum.extender(fields[2] or checksum.CRC32C)
     except JournalError:
         return data
+    head = snapshot.HEADER.pack(*fields)
+    body = bytearray(head + data[len(head) : at])
+
+    def seal(start: int, stop: int) -> None:
+        body[start : start + 4] = extend(0, bytes(body[start + 4 : stop])).to_bytes(4, "little")
+
+    offsets, buckets, filters, meta = (min(part, at) for part in fields[15:19])
+    record = snapshot.HEADER_SIZE
+    while record + snapshot.RECORD.size <= offsets:
+        _, _, key, value = snapshot.RECORD.unpack_from(body, record)
+        stop = record + snapshot.RECORD.size + key + value
+        seal(record, stop)
+        record = stop
+    for part, end, size in (
+        (buckets, filters, snapshot.BUCKET), (filters, meta, snapshot.FILTER),
+    ):  # fmt: skip
+        for start in range(part, end - size + 1, size):
+            seal(start, start + size)
     sums = b"".join(
-        extend(0, body[n : n + snapshot.BLOCK]).to_bytes(4, "little")
-        for n in range(0, len(body), snapshot.BLOCK)
+        extend(0, bytes(body[n : n + snapshot.BLOCK])).to_bytes(4, "little")
+        for n in range(0, at, snapshot.BLOCK)
     )
-    size = len(body) + len(sums) + snapshot.FOOTER.size
-    hashed = sha256(body[: snapshot.HEADER_SIZE] + sums + size.to_bytes(8, "little")).digest()
-    return body + sums + snapshot.FOOTER.pack(at, size, hashed, snapshot.END)
+    size = at + len(sums) + snapshot.FOOTER.size
+    raw = bytes(body[: snapshot.HEADER_SIZE] + body[meta:]) + sums + size.to_bytes(8, "little")
+    return bytes(body) + sums + snapshot.FOOTER.pack(at, size, sha256(raw).digest(), snapshot.END)
 
 
 def _snapshot_seeds() -> list[bytes]:
@@ -570,7 +587,7 @@ def _snapshot_seeds() -> list[bytes]:
     for key, value in items:
         digest.add(key, value)
     path = _as_file(b"")
-    snapshot.write(
+    snapshot_writer.write(
         OsFs(), path, items, uuid=bytes(16), position=Position(1, 128, 0, bytes(32)), schema=1,
         reducer_version=1, digest=digest.value(), time_ns=1, meta={"a": 1},
     )  # fmt: skip

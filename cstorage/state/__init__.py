@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 from cstorage.model import Container, Digest, Image, Kind, Layer, Pin
 from cstorage.state import groups, keys, values
+from cstorage.state.gaps import GONE, Gaps
 from journal.digest import record_number
 from journal.plain import Any, Protocol
 
@@ -53,6 +54,9 @@ class State:
         """The overlay's keys in the order they came; only ever appended to."""
         self._index: tuple[int, list[bytes]] = (0, [])
         """How many of them have been sorted, and those in order."""
+        self._gaps = Gaps()
+        self._shared = False
+        """A frozen view has the same overlay: whoever is changed next takes a copy."""
 
     # -- entries ---------------------------------------------------------------------------------
 
@@ -76,6 +80,11 @@ class State:
         return self._base_get(key) if value is _ABSENT else value
 
     def put(self, key: bytes, value: Any) -> None:
+        if self._shared:
+            self._overlay, self._gaps = dict(self._overlay), self._gaps.copy()
+            self._shared = False
+        if value is not None and self._gaps:
+            self._gaps.put(key)
         new = key not in self._overlay
         self._overlay[key] = value
         if new:
@@ -99,9 +108,13 @@ class State:
         return ordered
 
     def frozen(self) -> State:
-        """The state as it is now, out of reach of later changes; copies the overlay."""
+        """The state as it is now, out of reach of later changes.
+
+        Costs nothing until one of the two is changed, which then copies the overlay.
+        """
         view = State(self._table if self._parent is None else self._parent)
-        view._overlay = dict(self._overlay)
+        self._shared = view._shared = True
+        view._overlay, view._gaps, view._decoded = self._overlay, self._gaps, self._decoded
         view._index = (0, self._overlay_keys())
         return view
 
@@ -114,44 +127,48 @@ class State:
         while iterating gives what was there when the overlay was last looked at.
         """
         overlay = self._overlay_keys()
-        first = bisect_left(overlay, max(prefix, start))
         above = keys.after(prefix)
-        last = bisect_left(overlay, above, first) if above else len(overlay)
-        own = overlay[first:last]
-        if self._parent is not None:
-            base: Iterator[tuple[bytes, Any]] = self._parent.scan(prefix, start, reverse)
-        elif self._table is not None:
-            base = (
-                (k, values.decode(k, raw)) for k, raw in self._table.scan(prefix, start, reverse)
-            )
+        last = bisect_left(overlay, above) if above else len(overlay)
+
+        def rows(start: bytes) -> Iterator[tuple[bytes, Any]]:
+            first = bisect_left(overlay, max(prefix, start), 0, last)
+            own = overlay[first:last]
+            return self._merge(prefix, start, own[::-1] if reverse else own, reverse)
+
+        if reverse or last == 0 or overlay[last - 1] < max(prefix, start):  # nothing to jump over
+            for key, value in rows(start):
+                if value is not GONE:
+                    yield key, value
         else:
-            base = iter(())
-        if not own:
-            yield from base
-            return
-        yield from self._merge(base, own[::-1] if reverse else own, reverse)
+            yield from self._gaps.live(rows, start, above)
 
     def _merge(
-        self, base: Iterator[tuple[bytes, Any]], own: list[bytes], reverse: bool
+        self, prefix: bytes, start: bytes, own: list[bytes], reverse: bool
     ) -> Iterator[tuple[bytes, Any]]:
+        """Entries of base and overlay in order, removed ones as ``GONE``."""
+        base: Iterator[tuple[bytes, Any]] = iter(())
+        decode = None
+        if self._parent is not None:
+            base = self._parent.scan(prefix, start, reverse)
+        elif self._table is not None:
+            base = self._table.scan(prefix, start, reverse)
+            decode = values.decode
+        count = len(own)
         index = 0
         for key, value in base:
-            while index < len(own) and (own[index] > key if reverse else own[index] < key):
+            while index < count and (own[index] > key if reverse else own[index] < key):
                 mine = self._overlay[own[index]]
-                if mine is not None:
-                    yield own[index], mine
+                yield own[index], GONE if mine is None else mine
                 index += 1
-            if index < len(own) and own[index] == key:
+            if index < count and own[index] == key:
                 mine = self._overlay[key]
-                if mine is not None:
-                    yield key, mine
+                yield key, GONE if mine is None else mine
                 index += 1
             else:
-                yield key, value
+                yield key, decode(key, value) if decode else value
         for key in own[index:]:
             mine = self._overlay[key]
-            if mine is not None:
-                yield key, mine
+            yield key, GONE if mine is None else mine
 
     @property
     def changes(self) -> int:

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
+from cstorage.state import keys
+from cstorage.state.gaps import GONE, Gaps
 from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cstorage.state import Table
-
-GONE = b""
 
 
 class Levels:
@@ -32,6 +32,7 @@ class Levels:
         self.tables = tuple(tables)
         self._downwards = self.tables[::-1]
         self._damaged = damaged
+        self._gaps = Gaps()
 
     @property
     def digest(self) -> bytes:
@@ -55,11 +56,21 @@ class Levels:
     def scan(
         self, prefix: bytes, start: bytes = b"", reverse: bool = False
     ) -> Iterator[tuple[bytes, bytes]]:
-        for key, value in merged(
-            [self._guarded(table, prefix, start, reverse) for table in self.tables], reverse
-        ):
-            if value:
-                yield key, value
+        if len(self.tables) == 1:  # a full table has nothing that is gone
+            yield from self._guarded(self.tables[0], prefix, start, reverse)
+            return
+
+        def rows(start: bytes) -> Iterator[tuple[bytes, object]]:
+            scans = [self._guarded(table, prefix, start, reverse) for table in self.tables]
+            for key, value in merged(scans, reverse):
+                yield key, value or GONE
+
+        found: Iterator[tuple[bytes, bytes]] = (
+            ((key, value) for key, value in rows(start) if value is not GONE)  # type: ignore[misc]
+            if reverse
+            else self._gaps.live(rows, start, keys.after(prefix))
+        )
+        yield from found
 
     def _guarded(
         self, table: Table, prefix: bytes, start: bytes, reverse: bool

@@ -61,8 +61,7 @@ def apply(state: State, event: ev.Event, sequence: int, uid: int = 0) -> None:
         case ev.NamesSet():
             _rename(state, event.kind, event.id, _unique(event.names))
         case ev.NamesAdded():
-            item = _item(state, event.kind, event.id)
-            _rename(state, event.kind, event.id, _unique((*event.names, *item.names)))
+            _add_names(state, event.kind, event.id, _unique(event.names))
         case ev.NamesRemoved():
             item = _item(state, event.kind, event.id)
             taken = set(event.names)
@@ -308,20 +307,43 @@ def _delete_container(state: State, id_: str) -> None:
     _leave(state, Kind.CONTAINER, item, item.volatile)
 
 
-def _rename(state: State, kind: Kind, id_: str, names: tuple[str, ...]) -> None:
-    """Give ``names`` to the item; other holders of the kind lose them (semantics §2.2)."""
+def _add_names(state: State, kind: Kind, id_: str, names: tuple[str, ...]) -> None:
+    """What ``_rename`` does with these names before those that there are.
+
+    Where all are new, as nearly always, nothing is done for each of the others: an item may have
+    thousands.
+    """
     item = _item(state, kind, id_)
-    for name in item.names:
-        if name not in names:
-            state.remove(keys.name(kind, name))
+    others = item.names
+    known = others[::-1]
+    new = not any(name in others for name in names)
+    if not new or (isinstance(item, Image) and item.names_history[: len(known)] != known):
+        _rename(state, kind, id_, _unique((*names, *others)))
+        return
     for name in names:
         _take_name(state, kind, name, id_)
         state.put(keys.name(kind, name), id_)
     if isinstance(item, Image):
+        older = tuple(n for n in item.names_history[len(known) :] if n not in names)
+        item = item._replace(names_history=known + names[::-1] + older)
+    _store(state, kind, item._replace(names=names + others))
+
+
+def _rename(state: State, kind: Kind, id_: str, names: tuple[str, ...]) -> None:
+    """Give ``names`` to the item; other holders of the kind lose them (semantics §2.2)."""
+    item = _item(state, kind, id_)
+    kept, held = set(names), set(item.names)
+    # Sets do it in a step each: an item may have thousands of names.
+    for name in sorted(held - kept):
+        state.remove(keys.name(kind, name))
+    for name in sorted(kept - held):
+        _take_name(state, kind, name, id_)
+        state.put(keys.name(kind, name), id_)
+    if isinstance(item, Image):
+        # One after the other they come to the front.
         history = item.names_history
-        for name in names:
-            history = (name, *(n for n in history if n != name))
-        item = item._replace(names_history=history)
+        older = () if kept.issuperset(history) else tuple(n for n in history if n not in kept)
+        item = item._replace(names_history=names[::-1] + older)
     _store(state, kind, item._replace(names=names))
 
 

@@ -63,7 +63,7 @@ class JournalShelf:
 
     @property
     def layers(self) -> State:
-        self._replica.catch_up()
+        self._replica.refresh()
         return self._replica.state
 
     images = layers

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from cstorage.store.catalogue import Shelf
     from cstorage.store.core import Core
 
+TRIES = 8
+"""How often a reader looks anew for data that others replace while it reads."""
 Blob = tuple[str, bytes] | tuple[str, bytes, str]
 """Name, bytes and, optionally, the digest to record."""
 
@@ -164,36 +166,48 @@ def _blob(item: Item, name: str) -> BigDataItem | None:
 
 def read(core: Core, kind: Kind, key: str, name: str) -> bytes:
     """The bytes of one blob. Raises ``BigDataUnknown``, ``InvalidBigDataName``, unknown items."""
+    for left in reversed(range(TRIES)):
+        item, shelf, blob = _holder(core, kind, key, name)
+        if shelf is not None:
+            return shelf.read(kind, item, blob)
+        try:
+            return core.content.read(blob.content)
+        except ContentDamaged as error:
+            # Another process may have replaced it since we looked, once or more: then what is
+            # there now counts.
+            again = _holder(core, kind, key, name)[2]
+            missing = isinstance(error.__cause__, FileNotFoundError)
+            if left and (again != blob or (missing and core.content.holds(blob.content))):
+                continue
+            raise ContentDamaged(
+                f"{kind.name.lower()} {item.id} data item {go_quote(name)}: {error}"
+            ) from error
+    raise AssertionError("the last try returns or raises")
+
+
+def _holder(
+    core: Core, kind: Kind, key: str, name: str
+) -> tuple[Item, Shelf | None, BigDataItem]:
+    """The item that has the blob, where that is, and the blob's record. Errors of ``read``."""
     item = None
-    blob = None
     for found, shelf in _places(core, kind, key):
         item = item or found
         blob = _blob(found, name)
-        if blob is None:
-            continue
-        if shelf is not None:
-            return shelf.read(kind, found, blob)
-        break
+        if blob is not None:
+            return found, shelf, blob
     if item is None:
         raise _unknown(kind, key)
     if kind is Kind.CONTAINER and not name:
         raise InvalidBigDataName("can't retrieve container big data value for empty name")
-    if blob is None and kind is Kind.CONTAINER:
+    if kind is Kind.CONTAINER:
         folder = core.location.graph_root / f"{core.driver.name}-containers" / item.id
         raise BigDataUnknown.at(str(folder / blob_file(name)))
-    if blob is None:
-        what = f"locating item named {go_quote(name)} for {kind.name.lower()} with ID "
-        if kind is Kind.IMAGE:
-            what += f"{go_quote(item.id)} (consider removing the image to resolve the issue)"
-        else:
-            what += go_quote(item.id)
-        raise BigDataUnknown(what)
-    try:
-        return core.content.read(blob.content)
-    except ContentDamaged as error:
-        raise ContentDamaged(
-            f"{kind.name.lower()} {item.id} data item {go_quote(name)}: {error}"
-        ) from error
+    what = f"locating item named {go_quote(name)} for {kind.name.lower()} with ID "
+    if kind is Kind.IMAGE:
+        what += f"{go_quote(item.id)} (consider removing the image to resolve the issue)"
+    else:
+        what += go_quote(item.id)
+    raise BigDataUnknown(what)
 
 
 def size(core: Core, kind: Kind, key: str, name: str) -> int:

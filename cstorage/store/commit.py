@@ -297,7 +297,7 @@ class Transaction:
         """Folders for what goes, on the file systems that it is on, with the intent to move it."""
         core = self.core
         name = os.urandom(8).hex()
-        apart = [x for x in layers if core.in_image_store(core.driver.content_root(x))]
+        apart = [x for x in layers if core.lies_apart(x)]
         if apart:
             self._image_trash = self._declared(core.image_trash, name, apart, ())
             layers = [x for x in layers if x not in apart]
@@ -346,7 +346,7 @@ class Transaction:
 
     def _trash_for(self, layer: str) -> Workspace:
         core = self.core
-        if core.in_image_store(core.driver.content_root(layer)):
+        if core.lies_apart(layer):
             self._image_trash = self._image_trash or Workspace.create(core.image_trash)
             return self._image_trash
         self._trash = self._trash or Workspace.create(core.trash)

@@ -122,7 +122,7 @@ class Core:
         if joint is not None:
             return joint.state
         with self.mutex:
-            self._catch_up()
+            self._replica.refresh()
             return self._state
 
     @property
@@ -227,11 +227,13 @@ class Core:
             return
         tx = None
         try:
-            with self.mutex, translated(), self.journal.writer() as writer:
-                self._catch_up()
-                tx = Transaction(self, writer, reason or self.location.reason, actor=actor)
-                yield tx
-                tx.commit()
+            with self.mutex, translated():
+                self._replica.refresh()  # what is applied before the lock keeps nobody waiting
+                with self.journal.writer() as writer:
+                    self._catch_up()
+                    tx = Transaction(self, writer, reason or self.location.reason, actor=actor)
+                    yield tx
+                    tx.commit()
             self.refresh_view()
         finally:
             if tx is not None:
@@ -311,9 +313,16 @@ class Core:
 
     def in_image_store(self, tree: str) -> bool:
         """Whether a layer's tree is in the split image store."""
-        return self.image_staging != self.staging and tree.startswith(
-            f"{self.image_staging.parent}/"
-        )
+        return self.is_split and tree.startswith(f"{self.image_staging.parent}/")
+
+    def lies_apart(self, layer: str) -> bool:
+        """The same of a layer; asks no disk where nothing is split."""
+        return self.is_split and self.in_image_store(self.driver.content_root(layer))
+
+    @property
+    def is_split(self) -> bool:
+        """Whether layers that are not writable have a place of their own."""
+        return self.image_staging != self.staging
 
     @contextmanager
     def _held(self, work: Workspace) -> Iterator[Workspace]:

@@ -26,6 +26,8 @@ TAIL_EVENTS = 64
 """Events behind the newest table that make another one worth its while when a store is closed."""
 TAIL_EVENTS_OPEN = 1024
 """The same for a store that stays open, at most every ``TABLE_PAUSE_S`` seconds."""
+TAIL_EVENTS_KEPT = 4096
+"""Events that a store which stays open holds applied before it goes over to a newer table."""
 TABLE_PAUSE_S = 2.0
 
 
@@ -93,6 +95,8 @@ class Replica:
         """When the tail was last found long, and something done about it."""
         self._tried = 0
         """The newest table that was gone over to."""
+        self._asked = 0
+        """Where the tail ended when a table was last asked for."""
         self._torn = False
         """Frames were read that may not have been applied."""
         self.load()
@@ -129,6 +133,13 @@ class Replica:
             for frame in self.reader.read_new():
                 self.tail_events += apply_frame(self.state, frame)
         self._torn = False
+
+    def refresh(self) -> None:
+        """Catch up, and do something about a long tail.
+
+        Not for the holder of the writer lock: all others would wait while it goes over to a table.
+        """
+        self.catch_up()
         if self.tail_events >= TAIL_EVENTS_OPEN:
             self._shorten()
 
@@ -140,9 +151,12 @@ class Replica:
         self._looked = now
         self._helper.finished()
         newest = tables.newest_sequence(str(self.folder))
-        if self.position.sequence - newest >= TAIL_EVENTS_OPEN:
-            self._have_one_made()
-        elif newest != self._tried:
+        sequence = self.position.sequence
+        if sequence - newest >= TAIL_EVENTS_OPEN:
+            if sequence != self._asked:  # else the last one made none, and nothing happened since
+                self._asked = sequence
+                self._have_one_made()
+        elif self.tail_events >= TAIL_EVENTS_KEPT and newest != self._tried:
             self._tried = newest  # should it turn out not to be trusted, once is enough
             self.load()
 

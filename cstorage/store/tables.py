@@ -23,7 +23,13 @@ from cstorage.errors import StoreDamaged
 from cstorage.model.stored import SCHEMA
 from cstorage.state import State, values
 from cstorage.state.levels import Levels, merged
-from journal.errors import JournalDamaged, JournalError, ResyncRequired, SnapshotRefused
+from journal.errors import (
+    JournalDamaged,
+    JournalError,
+    ResyncRequired,
+    SnapshotRefused,
+    UnsupportedFormat,
+)
 from journal.frame import SNAPSHOT_REF
 from journal.plain import TYPE_CHECKING, Any, NamedTuple
 from journal.snapshot import Snapshot
@@ -170,7 +176,7 @@ def load(
         for top in files:
             try:
                 loaded = _try(journal, top, files, apply)
-            except (SnapshotRefused, StoreDamaged, FileNotFoundError):
+            except (SnapshotRefused, UnsupportedFormat, StoreDamaged, FileNotFoundError):
                 continue
             if loaded is not None:
                 return loaded
@@ -300,7 +306,7 @@ def _write_level(
     journal: Journal, folder: str, loaded: Loaded, below: list[Snapshot], joined: list[Snapshot]
 ) -> None:
     """Write the tail, merged with the levels ``joined``, as a level on the tables ``below``."""
-    from journal.snapshot import write
+    from journal.snapshot_writer import write
 
     position = loaded.reader.position
     with journal.writer() as held:  # adopts the tail: what the table says is durable from here on
@@ -353,7 +359,7 @@ def _tidy(journal: Journal, journal_path: str) -> None:
             break
         try:
             pile = _open_pile(journal, top, files)
-        except (SnapshotRefused, FileNotFoundError):
+        except (SnapshotRefused, UnsupportedFormat, FileNotFoundError):
             continue
         piles += 1
         for table in pile:

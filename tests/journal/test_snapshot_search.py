@@ -5,23 +5,25 @@ from __future__ import annotations
 import hashlib
 import random
 from bisect import bisect_left
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from journal import snapshot
+from journal import snapshot, snapshot_writer
 from journal.digest import StateDigest
-from journal.fs import REAL
+from journal.errors import UnsupportedFormat
+from journal.fs import REAL, OsFs
 from journal.position import Position
 
 
-def made(path: Path, keys: list[bytes]) -> snapshot.Snapshot:
+def made(path: Path, keys: list[bytes], longest: int = 40) -> snapshot.Snapshot:
     """A snapshot file of these keys; a value is the key backwards, some of them long."""
-    records = [(key, key[::-1] * (1 + key[-1] % 40)) for key in sorted(keys)]
+    records = [(key, key[::-1] * (1 + key[-1] % longest)) for key in sorted(keys)]
     digest = StateDigest()
     for record in records:
         digest.add(*record)
-    snapshot.write(
+    snapshot_writer.write(
         REAL,
         str(path),
         records,
@@ -99,25 +101,115 @@ def test_a_hash_is_found_in_a_few_looks(tmp_path):
     assert looks[16_000] < looks[1000] + 3, looks
 
 
-def test_no_more_blocks_are_kept_than_it_says(tmp_path):
-    keys = hashes(20_000)
-    with made(tmp_path / "snap", keys) as found:
-        for key in keys[::3]:
+class Counting(OsFs):
+    """Notes every read."""
+
+    def __init__(self) -> None:
+        self.reads: list[int] = []
+
+    def pread(self, fd: int, size: int, offset: int, /) -> bytes:  # type: ignore[override]
+        self.reads.append(size)
+        return REAL.pread(fd, size, offset)
+
+
+@pytest.mark.parametrize("count", [10, 1000, 20_000])
+def test_a_look_reads_the_same_in_a_file_of_any_size(tmp_path, count):
+    """A bucket and a record for what is there, a bucket for what is not, a filter for a beginning
+    that no key has; seldom one bucket more, seldom a record in vain."""
+    keys = hashes(count)
+    made(tmp_path / "snap", keys, longest=1).close()
+    fs = Counting()
+    with snapshot.Snapshot(fs, str(tmp_path / "snap")) as found:
+        asked = [keys[number * 7919 % count] for number in range(300)]
+        absent = hashes(300, salt="absent")
+
+        def reads(look: Callable[[bytes], object], wanted: list[bytes]) -> float:
+            fs.reads.clear()
+            for key in wanted:
+                look(key)
+            return len(fs.reads) / len(wanted)
+
+        assert 2 <= reads(found.get, asked) < 2.2
+        assert 1 <= reads(found.get, absent) < 1.1
+        list(found.scan(b"L0"))  # where the kind begins is looked for once
+        assert 1 <= reads(lambda key: list(found.scan(key[:13])), absent) < 1.4
+
+
+def test_keys_that_share_a_bucket_are_all_found(tmp_path):
+    """One after the other they go into the next bucket, the last one into the first."""
+    wanted = 3 * snapshot.PLACES
+    count = 2 * wanted
+    buckets = -(-count // snapshot_writer.FILL)
+    chosen: list[bytes] = []
+    others: list[bytes] = []
+    for key in hashes(40 * count):
+        last = int.from_bytes(snapshot.hashed(key), "little") % buckets == buckets - 1
+        if last and len(chosen) < wanted:
+            chosen.append(key)
+        elif not last and len(others) < count - wanted:
+            others.append(key)
+    assert (len(chosen), len(others)) == (wanted, count - wanted)
+    with made(tmp_path / "snap", chosen + others) as found:
+        for key in chosen + others:
             assert found.get(key) is not None
-        assert len(found._blocks) <= snapshot.KEPT
-        assert len(found._sums) > 2 * snapshot.KEPT
+        for key in hashes(2000, salt="absent"):
+            assert found.get(key) is None
+        found.prove_all()
 
 
-def test_a_damaged_block_is_never_answered_from(tmp_path):
-    """Also when it was read before: it is proved again whenever it is read."""
+@pytest.mark.parametrize("part", ["record", "offset", "bucket", "filter", "meta"])
+def test_a_damaged_part_is_never_answered_from(tmp_path, part):
+    """Also when it was read before: it is proved whenever it is read."""
     keys = hashes(3000)
-    with made(tmp_path / "snap", keys) as found:
+    path = tmp_path / "snap"
+    with made(path, keys) as found:
         assert found.get(keys[7]) is not None
-        path = tmp_path / "snap"
-        path.chmod(0o600)
-        with path.open("r+b") as file:
-            file.seek(path.read_bytes().find(keys[7]) + 70)
-            file.write(b"\0\0\0")
-        found._blocks.clear()
-        with pytest.raises(snapshot.SnapshotRefused, match="damaged"):
-            found.get(keys[7])
+        whole = path.read_bytes()
+        number = int.from_bytes(snapshot.hashed(keys[7]), "little")
+        index = sorted(keys).index(keys[7])
+        begin = int.from_bytes(snapshot.hashed(keys[7][: snapshot.PREFIX]), "little")
+        bucket = found._buckets_at + snapshot.BUCKET * (number % found._buckets)
+        known = found._filters_at + snapshot.FILTER * (begin % found._filters)
+        meta = found._filters_at + snapshot.FILTER * found._filters
+        looks: dict[str, tuple[int, int, Callable[[], object]]] = {
+            "record": (whole.find(keys[7]) - 16, 16 + 65, lambda: found.get(keys[7])),
+            "offset": (found._offsets_at + 8 * index, 8, lambda: found._key(index)),
+            "bucket": (bucket, snapshot.BUCKET, lambda: found.get(keys[7])),
+            "filter": (known, snapshot.FILTER, lambda: list(found.scan(keys[7][:12]))),
+            "meta": (meta, 1, lambda: snapshot.Snapshot(REAL, str(path))),
+        }
+        at, size, look = looks[part]
+        for byte in range(at, at + size):
+            data = bytearray(whole)
+            data[byte] ^= 1 << byte % 8
+            path.write_bytes(data)
+            with pytest.raises(snapshot.SnapshotRefused):
+                look()
+
+
+def test_a_file_of_another_version_is_told_from_a_damaged_one(tmp_path):
+    made(tmp_path / "snap", hashes(5)).close()
+    data = bytearray((tmp_path / "snap").read_bytes())
+    data[7] = 1
+    (tmp_path / "snap").write_bytes(data)
+    with pytest.raises(UnsupportedFormat, match="another version"):
+        snapshot.Snapshot(REAL, str(tmp_path / "snap"))
+
+
+def test_long_records_are_read_whole_both_ways(tmp_path):
+    keys = [b"k%02d" % number for number in range(30)]
+    records = [(key, key * (10_000 * (number % 7))) for number, key in enumerate(keys)]
+    digest = StateDigest()
+    for record in records:
+        digest.add(*record)
+    snapshot_writer.write(
+        REAL, str(tmp_path / "snap"), records, uuid=bytes(16),
+        position=Position(1, 0, 0, bytes(32)), schema=1, reducer_version=1,
+        digest=digest.value(), time_ns=0, meta=[1, "x"],
+    )  # fmt: skip
+    with snapshot.Snapshot(REAL, str(tmp_path / "snap")) as found:
+        assert list(found.items()) == records
+        assert list(found.scan(reverse=True)) == records[::-1]
+        assert [found.get(key) for key in keys] == [value for _, value in records]
+        assert found.described.meta == [1, "x"]
+        found.prove_all()

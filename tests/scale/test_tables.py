@@ -169,21 +169,68 @@ def test_closing_a_store_with_a_long_tail_has_a_table_made(tmp_path):
         time.sleep(0.1)
 
 
-def test_one_who_only_reads_goes_over_to_the_table_that_another_made(root, monkeypatch):
-    """So its memory does not grow with what others do."""
+@pytest.fixture
+def short_tails(monkeypatch):
+    """Stores that stay open go over to other tables soon, and nobody starts a helper."""
     monkeypatch.setattr(reading, "TAIL_EVENTS_OPEN", 50)
+    monkeypatch.setattr(reading, "TAIL_EVENTS_KEPT", 50)
     monkeypatch.setattr(reading, "TABLE_PAUSE_S", 0.0)
     monkeypatch.setattr(reading, "TAIL_EVENTS", 10**9)
+    monkeypatch.setattr(tables.Helper, "start", lambda *_: False)
+
+
+def test_one_who_only_reads_goes_over_to_the_table_that_another_made(root, short_tails):
+    """So its memory does not grow with what others do; also when nothing happens any more."""
     change(root, 0, 10)
     with open_store(root, read_only=True) as store:
         change(root, 10, 100)
         assert store.exists("image00099")
         assert store._core._replica.tail_events > 50
         settle(root)
-        change(root, 100, 110)
-        assert store.exists("image00109")
+        assert store.exists("image00099")
         assert store._core._replica.tail_events < 50
         check_state(store, root)
+
+
+def tables_held() -> list[str]:
+    """Tables that this process has open, once for each time."""
+    paths = [f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd")]
+    found = [os.readlink(path) for path in paths if os.path.lexists(path)]
+    return [path for path in found if ".snap" in path or ".table" in path]
+
+
+def test_tables_that_nobody_looks_into_any_more_are_closed(root, short_tails):
+    with open_store(root) as store:
+        for number in range(4):
+            change(root, 100 * number, 100 * number + 100)
+            settle(root)
+            listing = store.images()
+            assert next(listing).id == "image00000"
+        change(root, 400, 500)
+        settle(root)
+        assert store.exists("image00499")
+        assert sum(1 for _ in listing) > 300, "a listing goes on with the tables it began with"
+        del listing
+        pile = store._core._replica.state._table.tables
+        assert len(tables_held()) == len(pile)
+
+
+def test_nobody_goes_over_to_another_table_while_others_wait_for_the_lock(
+    root, short_tails, monkeypatch
+):
+    loads = []
+    load = reading.Replica.load
+
+    def noted(self: reading.Replica) -> None:
+        loads.append(self.journal._mine)
+        load(self)
+
+    with open_store(root) as store:
+        change(root, 0, 200)
+        settle(root)
+        monkeypatch.setattr(reading.Replica, "load", noted)
+        store.create_image(id="mine")
+        assert loads == [False]
 
 
 def test_a_table_is_only_made_where_none_covers_the_tail(root, monkeypatch):

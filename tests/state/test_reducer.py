@@ -246,3 +246,42 @@ def test_every_value_survives_its_stored_form(events):
     state = replay(*acceptable(events))
     for key, value in state.scan(b""):
         assert values.decode(key, values.encode(value)) == value
+
+
+def test_one_more_name_costs_the_same_whatever_the_item_has(monkeypatch):
+    """It does not put the others once more, and their history keeps its order."""
+    names = tuple(f"name{number}" for number in range(500))
+    state = State()
+    apply(state, image("i", names=names), 1)
+    apply(state, ev.NamesSet(Kind.IMAGE, "i", names), 2)
+    changed: list[bytes] = []
+    put = State.put
+    monkeypatch.setattr(State, "put", lambda s, k, v: (changed.append(k), put(s, k, v)))
+    apply(state, ev.NamesAdded(Kind.IMAGE, "i", ("one", "more")), 3)
+    assert sorted(changed) == [b"Ii", b"Nimore", b"Nione"]
+    found = state.image("i")
+    assert found is not None
+    assert found.names == ("one", "more", *names)
+    assert found.names_history == (*reversed(names), "more", "one")
+
+
+@given(
+    st.lists(st.sampled_from("abcdef"), max_size=4),
+    st.lists(st.lists(st.sampled_from("abcdefg"), min_size=1, max_size=3), max_size=5),
+    st.lists(st.sampled_from("abcdefg"), max_size=3),
+)
+def test_added_names_are_those_of_one_who_sets_them_all(history, added, removed):
+    """The short way and the long one give the same entries."""
+    quick, plain = State(), State()
+    for state in (quick, plain):
+        apply(state, image("i", names=("x", "a"), names_history=tuple(history)), 1)
+        apply(state, image("other", names=("f", "g")), 2)
+    for number, names in enumerate(added):
+        if number == 2:
+            for state in (quick, plain):
+                apply(state, ev.NamesRemoved(Kind.IMAGE, "i", tuple(removed)), 8)
+        found = plain.image("i")
+        assert found is not None
+        apply(quick, ev.NamesAdded(Kind.IMAGE, "i", tuple(names)), 9)
+        apply(plain, ev.NamesSet(Kind.IMAGE, "i", (*names, *found.names)), 9)
+        assert list(quick.entries()) == list(plain.entries())

@@ -511,12 +511,14 @@ def orphan_snapshot(count: Count) -> None:
     """T7: a whole snapshot file that no frame of the log names is not trusted."""
     world = rich()
     journal = world.open("a")
-    from journal import snapshot as one
+    from journal import snapshot_writer
 
     place = journal.position
     items = [(b"wrong", b"state")]
-    said = one.write(world.fs, ROOT + "/snapshots/.x", items, uuid=journal.uuid, position=place,
-                     schema=1, reducer_version=1, digest=bytes(32), time_ns=1)  # fmt: skip
+    said = snapshot_writer.write(
+        world.fs, ROOT + "/snapshots/.x", items, uuid=journal.uuid, position=place,
+        schema=1, reducer_version=1, digest=bytes(32), time_ns=1,
+    )  # fmt: skip
     world.fs.rename(ROOT + "/snapshots/.x",
                     f"{ROOT}/snapshots/snap-{place.sequence:020d}-{said.hash.hex()[:16]}.snap")
     count.states += 1
