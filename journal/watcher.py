@@ -96,6 +96,8 @@ class _Hints:
     def close(self) -> None:
         self._observer.stop()
         self._observer.join(2.0)
+        if self._observer.is_alive():
+            return  # it may still write: its descriptor must not become that of another file
         os.close(self.read_fd)
         os.close(self._write_fd)
 
