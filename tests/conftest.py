@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 TOP = Path(__file__).resolve().parent.parent
@@ -17,6 +18,10 @@ for _folder in ("conformance", "end_to_end", "scale", "."):
 
 from forkserver import ForkServer  # noqa: E402 - found through the lines above
 from mounts import unmount_below  # noqa: E402
+
+# How long an example takes says how busy the machine is.
+hypothesis.settings.register_profile("unhurried", deadline=None)
+hypothesis.settings.load_profile("unhurried")
 
 _START = (
     "import sys; sys.argv[0] = {name!r}; from cstorage.cli.{module} import main; sys.exit(main())"
