@@ -217,8 +217,10 @@ def sync_failures(count: Count) -> None:
         if dead:
             try:
                 world.objects[dead].commit([world.event(5)])
-            except JournalError:
+            except WriterPoisoned:
                 pass
+            except JournalError as error:  # the marker stops it too, and can be cleared
+                raise Violation(f"{where}: a dead writer would write again") from error
             else:
                 raise Violation(f"{where}: a dead writer wrote again")
             if "SUSPECT" not in world.fs.dirs["/j"].entries:
