@@ -80,8 +80,9 @@ MUTANTS = (
     Mutant("no sequence check", "frame", "            first != following\n            or (", "            (",
            ("T1",)),
     Mutant("links outside the body checksum", "frame",
-           "extend(extend(crc, body), link)\0extend(extend(here, content), stored)",
-           "extend(crc, body)\0extend(here, content)", ("T1",)),
+           "extend(extend(here, content), link)\0extend(extend(crc, body), link)\0"
+           "extend(extend(here, content), stored)",
+           "extend(here, content)\0extend(crc, body)\0extend(here, content)", ("T1",)),
     Mutant("trust a snapshot by its name", "snapshots", "            self._find_reference(name, said)\n", "",
            ("T7",)),
     Mutant("name a snapshot before it is synced", "snapshot_writer", "        fs.fdatasync(fd)\n", "",
