@@ -36,7 +36,7 @@ from cstorage.store.store import Store  # noqa: E402
 START = str(Path(sys.executable).with_name("cstorage"))
 PEER = "containers-storage"
 DELETED = 43_222
-LISTED_MOST = 100_000
+LISTED_MOST = 10_000
 Action = Callable[[], object]
 
 
