@@ -222,7 +222,7 @@ def test_nobody_goes_over_to_another_table_while_others_wait_for_the_lock(
     load = reading.Replica.load
 
     def noted(self: reading.Replica) -> None:
-        loads.append(self.journal._mine)
+        loads.append(self.journal._mine())
         load(self)
 
     with open_store(root) as store:
