@@ -40,7 +40,7 @@ class ContentStore:
     def open(self, key: str) -> BinaryIO:
         """The file, for streaming; the digest is the reader's to check."""
         try:
-            return self.path(key).open("rb")
+            return open(self.path(key), "rb")
         except FileNotFoundError as error:
             raise ContentDamaged(
                 f"content {key} is missing at {self.path(key)}; run check"
@@ -59,28 +59,41 @@ class ContentStore:
 
     def adopt(self, source: Path, key: str) -> None:
         """Move ``source`` (complete, synced, same file system) to its place; writer lock held."""
-        target = self.path(key)
-        if target.exists():
-            source.unlink()
+        target = os.fspath(self.path(key))
+        if os.path.exists(target):
+            os.unlink(source)
             return
-        missing = [p for p in (target.parent, *target.parent.parents) if not p.exists()]
-        for directory in reversed(missing):
-            directory.mkdir(mode=0o700, exist_ok=True)
-        source.rename(target)
-        for directory in [target.parent, *(p.parent for p in missing)]:
-            sync_directory(directory)
+        folder = os.path.dirname(target)
+        changed = [folder]
+        while not os.path.exists(folder):
+            folder = os.path.dirname(folder)
+            changed.append(folder)
+        for missing in reversed(changed[:-1]):
+            try:
+                os.mkdir(missing, 0o700)
+            except FileExistsError:
+                pass
+        os.rename(source, target)
+        for folder in changed:
+            sync_directory(folder)
 
     def evict(self, key: str, trash: Path) -> None:
         """Move the file into ``trash``; a missing file is fine. Writer lock held."""
-        for step in (lambda: self.path(key).rename(trash / key), self.path(key).parent.rmdir):
-            try:
-                step()
-            except OSError as error:
-                if error.errno not in (errno.ENOENT, errno.ENOTEMPTY):
-                    raise
+        target = os.fspath(self.path(key))
+        try:
+            os.rename(target, trash / key)
+        except FileNotFoundError:
+            pass
+        try:
+            os.rmdir(os.path.dirname(target))
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY:
+                raise
 
 
-def sync_directory(path: Path) -> None:
+def sync_directory(path: Path | str) -> None:
     """Make the directory entries of ``path`` durable."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

@@ -38,7 +38,7 @@ class HashingFile:
 
     def __init__(self, work: Workspace, name: str) -> None:
         self.path = work.path / name
-        self.file: BinaryIO = self.path.open("xb")
+        self.file: BinaryIO = open(self.path, "xb")
         self.work = work
         self.size = 0
 
@@ -48,12 +48,12 @@ class HashingFile:
         os.fdatasync(self.file.fileno())
         self.size = os.fstat(self.file.fileno()).st_size
         self.file.close()
-        with self.path.open("rb") as written:
+        with open(self.path, "rb") as written:
             import hashlib
 
             key = hashlib.file_digest(written, "sha256").hexdigest()
         target = self.work.path / f"content-{key}"
-        self.path.rename(target)
+        os.rename(self.path, target)
         os.chmod(target, 0o600)
         return key
 

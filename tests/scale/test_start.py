@@ -6,6 +6,7 @@ import ast
 import os
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,15 @@ def root(tmp_path_factory):
 def test_a_short_command_imports_nothing_heavy(root, words):
     heavy = imported(root, words) & HEAVY
     assert not heavy, heavy
+
+
+def test_layers_come_and_go_without_what_only_annotations_need(root, tmp_path):
+    archive = tmp_path / "layer.tar"
+    with tarfile.open(archive, "w") as tar:
+        tar.add(__file__, "file")
+    needless = HEAVY - {"re", "hashlib"}  # headers are matched, contents hashed
+    for words in (f"import-layer -i filled -f {archive}", "diff -u -f /dev/null filled"):
+        assert not imported(root, words) & needless, words
 
 
 def test_a_look_needs_no_events(root):
