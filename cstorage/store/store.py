@@ -327,15 +327,18 @@ class Store(Finder, ItemData, Mounter, Chronicler, Neighbour):
         sink: ByteSink,
         from_: str = "",
         compression: Compression | None = None,
+        *,
+        slow: bool = True,
     ) -> None:
         """Write what a layer changes as a tar archive to ``sink``, anything with ``write(bytes)``.
 
         Against the recorded parent, ``from_`` "", it is byte for byte the archive that the layer
         was made from, where it was. ``compression`` ``None`` is the recorded one. Raises
-        ``LayerUnknown``, ``UnsupportedCompression`` for bzip2 and xz, ``DriverError``, and, having
-        written a part, ``ContentChanged`` if a file is not what was imported.
+        ``LayerUnknown``, ``UnsupportedCompression`` for bzip2 and xz unless they are asked for and
+        ``slow`` is left true, ``DriverError``, and, having written a part, ``ContentChanged`` if a
+        file is not what was imported.
         """
-        diffs.write(self._core, to, sink, from_, compression)
+        diffs.write(self._core, to, sink, from_, compression, slow)
 
     def diff_size(self, to: str, from_: str = "") -> int:
         """Bytes of the files added or modified since ``from_`` (default: the parent).

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
+import lzma
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +14,7 @@ import pytest
 from tars import BASE
 
 from cstorage.content import ContentDamaged
-from cstorage.errors import ContentChanged
+from cstorage.errors import ContentChanged, UnsupportedCompression
 from cstorage.model import Compression
 from tests.store.place import diff_of, fill
 
@@ -29,7 +31,7 @@ def rewrite(path: Path, data: bytes) -> None:
     path.write_bytes(data)
 
 
-@pytest.mark.parametrize("compression", [Compression.NONE, Compression.GZIP, Compression.ZSTD])
+@pytest.mark.parametrize("compression", list(Compression))
 def test_out_comes_what_went_in(store: Store, compression: Compression) -> None:
     from cstorage.archive.compression import Decompressor
 
@@ -38,6 +40,20 @@ def test_out_comes_what_went_in(store: Store, compression: Compression) -> None:
     plain = Decompressor(out)
     assert plain.compression is compression
     assert b"".join(iter(lambda: plain.read(1 << 20), b"")) == BASE
+
+
+@pytest.mark.parametrize("compression", [Compression.BZIP2, Compression.XZ])
+def test_slow_compressions_have_to_be_asked_for(store: Store, compression: Compression) -> None:
+    """Semantics §4.5: one that is only recorded is refused, and so is any by the command."""
+    packed = {Compression.BZIP2: bz2.compress, Compression.XZ: lzma.compress}[compression](BASE)
+    layer = store.import_layer(io.BytesIO(packed))
+    assert layer.diff.compression is compression
+    out = io.BytesIO()
+    with pytest.raises(UnsupportedCompression, match="unsupported compression format tar"):
+        store.diff(layer.id, out)
+    with pytest.raises(UnsupportedCompression, match="unsupported compression format tar"):
+        store.diff(layer.id, out, compression=compression, slow=False)
+    assert out.getvalue() == b""
 
 
 def test_a_changed_recipe_is_not_passed_off_as_the_archive(store: Store) -> None:
