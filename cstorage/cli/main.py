@@ -29,8 +29,8 @@ from cstorage.cli.invocation import (
 )
 from cstorage.cli.quoting import well_formed
 from cstorage.cli.table import find
-from cstorage.cli.wording import FileRefused, describe
-from cstorage.errors import StorageError
+from cstorage.cli.wording import FileRefused, describe, log_line
+from cstorage.errors import DriverNotSupported, StorageError
 from journal.plain import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
@@ -184,6 +184,8 @@ class CommandLine:
                 show_debug_lines(values, self.options.notes if self.options else ())
             store = _open(values, f"{self.program} {typed}", self.options)
         except (StorageError, OSError) as error:
+            if isinstance(error, DriverNotSupported) and error.context.startswith("failed to Get"):
+                self.out.error(log_line("error", error.context[:1].upper() + error.context[1:]))
             self.out.line(f"error initializing: {describe(error)}")
             return FAILED
         except Exception as error:

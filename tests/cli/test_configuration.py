@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 import pytest
 
@@ -62,6 +63,16 @@ def test_times_are_not_checked_where_files_may_be_hard_links(cli, conf, tmp_path
     assert cli.bare("import-layer", "--id", "l", "-f", str(source)).status == 0
     os.utime(tmp_path / "g/vfs/dir/l/f", (1, 1))
     assert cli.bare("check", "--max", "1h").status == 0
+
+
+def test_an_unknown_driver_is_told_and_logged(cli, tmp_path):
+    """cli.md §1.5: the refusal on standard output, a log line on standard error."""
+    roots = ("--graph", f"{tmp_path}/g", "--run", f"{tmp_path}/r")
+    result = cli.bare(*roots, "-s", "nosuch", "layers")
+    what = f"ailed to GetDriver graph nosuch {tmp_path}/g"
+    assert result.status == 1
+    assert result.text == f"error initializing: f{what}: driver not supported\n"
+    assert re.fullmatch(rf'time="[^"]+" level=error msg="F{re.escape(what)}"\n', result.errors)
 
 
 def test_what_is_not_used_is_told_with_debug(cli, conf):
