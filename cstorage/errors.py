@@ -273,6 +273,14 @@ class StoreIsReadOnly(ReadOnlyError):
     sentinel = "called a write method on a read-only store"
 
 
+class StoreNotFound(UnknownItemError):
+    """There is no store at the graph root, and none was to be made."""
+
+
+class ViewChanged(StorageError):
+    """Another program wrote to the view that it reads; it is left as it is."""
+
+
 class StoreDamaged(StorageError):
     """The journal does not verify; the store refuses writes and says what to run."""
 

@@ -31,7 +31,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 from cstorage import events as ev
-from cstorage.errors import StorageError
+from cstorage.errors import ViewChanged
 from cstorage.interop import copies, jsonform, locks, marks, selection
 from cstorage.interop.filenames import big_data_file
 from cstorage.interop.marks import Mark, Place
@@ -46,10 +46,6 @@ if TYPE_CHECKING:
 
 _SUM_BYTES = 48
 _ZERO = bytes(16)
-
-
-class ViewChanged(StorageError):
-    """Another program wrote to the view; it is left as it is."""
 
 
 class Outcome(NamedTuple):

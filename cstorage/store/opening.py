@@ -10,7 +10,7 @@ import journal as journal_api
 from cstorage.config import StoreOptions
 from cstorage.drivers.options import canonical
 from cstorage.drivers.registry import open_driver, select
-from cstorage.errors import IncompleteOptions, StoreIsReadOnly, UnknownItemError
+from cstorage.errors import IncompleteOptions, StoreIsReadOnly, StoreNotFound
 from cstorage.store.core import Core, Location
 from cstorage.store.reading import translated
 from cstorage.store.store import Store
@@ -19,10 +19,6 @@ from journal.plain import TYPE_CHECKING, Path
 if TYPE_CHECKING:
     from cstorage.drivers.contract import GraphDriver
     from cstorage.store.past import Moment
-
-
-class StoreNotFound(UnknownItemError):
-    """There is no store at the graph root, and none was to be made."""
 
 
 def open_store(

@@ -15,7 +15,7 @@ from cstorage.errors import StorageError, StoreIsReadOnly
 from cstorage.events import codec
 from cstorage.interop import marks, projection
 from cstorage.interop.marks import Place
-from cstorage.interop.projection import Outcome, Projection, ViewChanged
+from cstorage.interop.projection import Outcome, Projection
 from cstorage.interop.selection import Form
 from journal.errors import JournalError
 from journal.frame import DATA
@@ -144,7 +144,6 @@ __all__ = [
     "GRACE_S",
     "Form",
     "Outcome",
-    "ViewChanged",
     "after_commit",
     "kept",
     "project",

@@ -203,7 +203,7 @@ def test_a_store_is_taken_over_where_it_stands(foreign: Foreign, tmp_path: Path)
     with cstorage.open(*where) as store:
         _whole(store, foreign)
         assert store.adopt(foreign.root, "in-place").adopted == ()
-        from cstorage.interop.projection import ViewChanged
+        from cstorage.errors import ViewChanged
 
         with pytest.raises(ViewChanged):  # theirs, until somebody says otherwise
             store.project()

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import peers
 import pytest
 
+from cstorage.errors import ViewChanged
 from cstorage.interop import jsonform
 from cstorage.interop.filenames import big_data_file
-from cstorage.interop.projection import ViewChanged
 from cstorage.interop.selection import Form
 from cstorage.store import projecting
 

@@ -204,7 +204,7 @@ def test_podman_takes_the_root_over(
     open_store: Callable[..., Any], layout: Path, driver: str, tmp_path: Path
 ) -> None:
     """The own-root form: images and containers of ours, used and changed by podman as its own."""
-    from cstorage.interop.projection import ViewChanged
+    from cstorage.errors import ViewChanged
     from cstorage.interop.selection import Form
 
     with open_store(driver) as store:
