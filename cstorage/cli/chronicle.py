@@ -16,7 +16,7 @@ from cstorage.cli.quoting import json_string, timestamp
 from journal.plain import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from cstorage.cli.invocation import Invocation
     from cstorage.cli.quoting import Json
@@ -25,7 +25,11 @@ if TYPE_CHECKING:
 
 def history(inv: Invocation) -> int:
     """``history``: the whole store's, or one item's."""
-    entries = inv.store.history(inv.arg(0))
+    return show(inv, inv.store.history(inv.arg(0)))
+
+
+def show(inv: Invocation, entries: Iterable[HistoryEntry]) -> int:
+    """Entries of the history, a line each or one JSON list."""
     if inv.json:
         json_list(inv.out, map(document, entries), empty="[]")
     else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cstorage.cli.chronicle import document, line
+from cstorage.cli.chronicle import document, line, show
 from cstorage.cli.invocation import FAILED, OK
 from cstorage.cli.listing import json_list
 from cstorage.cli.quoting import json_string, timestamp
@@ -108,13 +108,7 @@ def undo(inv: Invocation) -> int:
         return FAILED
     before = inv.store.sequence
     inv.store.undo(int(text))
-    done = (entry for entry in inv.store.history() if entry.sequence > before)
-    if inv.json:
-        json_list(inv.out, map(document, done), empty="[]")
-    else:
-        for entry in done:
-            inv.out.line(line(entry))
-    return OK
+    return show(inv, (entry for entry in inv.store.history() if entry.sequence > before))
 
 
 def forget_deleted(inv: Invocation) -> int:
