@@ -657,6 +657,24 @@ def applying_without_a_parent(duo: Duo) -> None:
 
 
 @sequence
+def an_image_whose_lower_layer_was_deleted(duo: Duo) -> None:
+    """``delete`` takes a parent away; what needs a mount of the child says so, all else works."""
+    duo.run("import-layer", "--id", "below", stdin=tars.BASE)
+    duo.run("create-layer", "--id", "above", "below")
+    duo.run("create-image", "--id", "img", "-n", "img-name", "above")
+    duo.run("image", "img")
+    duo.run("delete", "below")
+    for command in ("image", "images", "layer", "layers", "exists"):
+        for flags in ((), ("--json",)):
+            keys = {"image": ("img",), "layer": ("above",), "exists": ("img", "above")}
+            duo.run(command, *flags, *keys.get(command, ()))
+    duo.run("image", "img-name", "img")
+    duo.run("diffsize", "above")
+    duo.run("delete-image", "img")
+    duo.run("layers")
+
+
+@sequence
 def counting_mounts(duo: Duo) -> None:
     """The count is kept between processes, for each layer; a container and its layer share it."""
     _chain(duo)

@@ -271,6 +271,7 @@ class Commands(RuleBasedStateMachine):
         }[kind][number]  # fmt: skip
         self.run([f"set-{kind}-data", item, key], data)
         self.run([f"get-{kind}-data", item, key])
+        self.run([f"get-{kind}-data", "-f", "@out", item, key])
         if kind != "layer":
             self.run([f"get-{kind}-data-size", item, key])
             self.run([f"get-{kind}-data-digest", item, key])

@@ -106,8 +106,8 @@ _MAP_OPTIONS: Line = st.one_of(
     st.just(["--hostuidmap", "--hostgidmap"]),
     option("--hostuidmap"),
     option("--hostgidmap"),
-    st.just(["--subuidmap", "nosuch-user"]),
-    st.just(["--subgidmap=nosuch-group"]),
+    *[option("--subuidmap", values=st.just("nosuch-user"))] * 2,
+    *[option("--subgidmap", values=st.just("nosuch-group"))] * 2,
     st.builds(lambda a, b: [*a, *b], option("--uidmap", values=MAPS), option("--hostuidmap")),
 )
 _METADATA: Line = st.one_of(
@@ -191,7 +191,8 @@ _HOLDERS = {"layer": LAYERS, "image": IMAGES, "container": CONTAINERS}
 
 def _data(kind: str) -> Line:
     holder = _one(_HOLDERS[kind])
-    read = ["", "-size", "-digest"] if kind != "layer" else [""]
+    # Twice to get them: only that has an option.
+    read = ["", "", "-size", "-digest"] if kind != "layer" else [""]
     return st.one_of(
         _line(
             (f"set-{kind}-data", f"set{kind}data"),
