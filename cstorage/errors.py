@@ -377,6 +377,12 @@ class LayerIncorrectContentDigest(CheckError):
     sentinel = "layer content incorrect digest"
 
 
+class LayerFileChanged(LayerIncorrectContentDigest):
+    """A file that the layer's recipe needs is not what was imported, or gone; the text names it."""
+
+    sentinel = ""
+
+
 class LayerIncorrectContentSize(CheckError):
     """What the layer would be exported as has another size than was recorded."""
 

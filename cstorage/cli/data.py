@@ -9,6 +9,7 @@ from __future__ import annotations
 from cstorage.cli.invocation import OK
 from cstorage.cli.quoting import well_formed
 from cstorage.cli.streams import Target, source
+from cstorage.cli.wording import FileRefused
 from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -70,7 +71,16 @@ def _get(inv: Invocation, item_id: str, read: Callable[[str, str], bytes]) -> in
 
 def set_layer(inv: Invocation) -> int:
     """``set-layer-data``."""
-    return _set(inv, inv.store.layer(inv.arg(0)).id, inv.store.set_layer_big_data)
+    layer = inv.store.layer(inv.arg(0)).id
+    try:
+        return _set(inv, layer, inv.store.set_layer_big_data)
+    except FileRefused as error:
+        if not str(error).startswith("read "):
+            raise
+        # A directory can be opened: layers alone look at the name before they read.
+        if not inv.arg(1):
+            inv.store.set_layer_big_data(layer, "", b"")
+        raise FileRefused(f"copying bigdata for the layer: {error}") from None
 
 
 def set_image(inv: Invocation) -> int:

@@ -39,9 +39,9 @@ class _Hasher:
 def findings(core: Core, layer: Layer) -> Iterator[err.CheckError]:
     """What is wrong with the archive of a layer that has an uncompressed digest recorded.
 
-    ``LayerIncorrectContentDigest`` for each file that was changed or is gone, or for the archive as
-    a whole; ``LayerIncorrectContentSize`` after it; a plain ``CheckError`` for what keeps the
-    archive from being made at all (no tree, unreadable files).
+    ``LayerFileChanged`` for each file that was changed or is gone; ``LayerIncorrectContentDigest``
+    for the archive as a whole, ``LayerIncorrectContentSize`` after it; a plain ``CheckError`` for
+    what keeps the archive from being made at all (no tree, unreadable files).
     """
     from cstorage.model import Compression
     from cstorage.store import diffs
@@ -50,9 +50,13 @@ def findings(core: Core, layer: Layer) -> Iterator[err.CheckError]:
     try:
         diffs.write(core, layer.id, sink, compression=Compression.NONE)
     except (err.ArchiveError, ContentDamaged) as error:
-        named = list(changed_files(core, layer)) or [str(error)]
+        named = list(changed_files(core, layer))
+        if not named and isinstance(error, err.ContentChanged):
+            named = [str(error)]
         for text in named:
-            yield err.LayerIncorrectContentDigest(f"layer {layer.id}: {text}")
+            yield err.LayerFileChanged(f"layer {layer.id}: {text}")
+        if not named:
+            yield err.LayerIncorrectContentDigest(f"layer {layer.id}: {error}")
         return
     except (err.StorageError, OSError) as error:
         yield err.CheckError(f"layer {layer.id}: {error}")
@@ -85,6 +89,13 @@ def changed_files(core: Core, layer: Layer) -> Iterator[str]:
     """
     from cstorage.archive.manifest import ManifestReader, Mark, hasher_of
 
+    names: dict[bytes, bytes] = {}
+
+    def spelled(path: bytes) -> bytes:
+        if not names:
+            names.update(_names(core, layer))
+        return names.get(path, path)
+
     if not layer.diff.manifest or layer.read_only:
         return
     try:
@@ -101,7 +112,10 @@ def changed_files(core: Core, layer: Layer) -> Iterator[str]:
                         descriptor = payloads(entry.path)
                     except err.ContentChanged:
                         place = os.path.join(root, entry.path)
-                        yield _mismatch(entry.path) if os.path.lexists(place) else _missing(place)
+                        if os.path.lexists(place):
+                            yield _mismatch(spelled(entry.path))
+                        else:
+                            yield _missing(place)
                         continue
                     digest = hasher()
                     with open(descriptor, "rb", buffering=0) as file:
@@ -109,11 +123,24 @@ def changed_files(core: Core, layer: Layer) -> Iterator[str]:
                         while piece := file.read(_PIECE):
                             digest.update(piece)
                     if size != entry.size or (entry.digest and digest.digest() != entry.digest):
-                        yield _mismatch(entry.path)
+                        yield _mismatch(spelled(entry.path))
         finally:
             payloads.close()
     except (err.StorageError, OSError):
         return
+
+
+def _names(core: Core, layer: Layer) -> Iterator[tuple[bytes, bytes]]:
+    """Paths of the layer's files, and how its archive spells them (``./etc/passwd``)."""
+    from cstorage.archive.names import clean
+    from cstorage.archive.recipe import read_recipe
+
+    if not layer.diff.recipe:
+        return
+    with core.content.open(layer.diff.recipe) as stored:
+        for entry in read_recipe(stored):
+            if entry.data is None:
+                yield clean(entry.name), entry.name
 
 
 def _mismatch(path: bytes) -> str:

@@ -453,9 +453,12 @@ def data_items(duo: Duo) -> None:
         duo.run(f"get-{kind}-data", "nosuch", "a")
         duo.run(f"list-{kind}-data", "nosuch")
         duo.run(f"get-{kind}-data", item)
+        for file in ("nosuch", ""):  # "" is the directory
+            duo.run(f"set-{kind}-data", "-f", str(duo.host / file), item, "a")
+            duo.run(f"set-{kind}-data", "-f", str(duo.host / file), item, "")
+            duo.run(f"set-{kind}-data", "-f", str(duo.host / file), "nosuch", "a")
         duo.run(kind, "--json", item)
         duo.run(kind, item)
-    duo.run("set-image-data", "-f", str(duo.host / "nosuch"), "img", "a")
     out = duo.host / "out"
     duo.run("get-image-data", "-f", str(out), "img", "a")
     assert out.read_bytes() == b"first\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 import time
 
 import pytest
@@ -373,9 +374,10 @@ def test_every_changed_file_is_named_and_the_finding_is_the_originals(full):
             file.write(text)
     os.unlink(own(full, "base", "home/user/note"))
     found = full.check().layers["base"]
-    assert [type(error) for error in found] == [err.LayerIncorrectContentDigest] * 3
+    assert [type(error) for error in found] == [err.LayerFileChanged] * 3
+    assert all(isinstance(error, err.LayerIncorrectContentDigest) for error in found)
     assert [str(error) for error in found] == [
-        f"layer base: {what}: layer content incorrect digest"
+        f"layer base: {what}"
         for what in (
             'file integrity checksum failed for "etc/passwd"',
             f"open {own(full, 'base', 'home/user/note')}: no such file or directory",
@@ -384,12 +386,26 @@ def test_every_changed_file_is_named_and_the_finding_is_the_originals(full):
     ]
 
 
+def test_a_changed_file_is_named_as_its_archive_spells_it(store, tmp_path):
+    """Scripts look for the original's words: ``file integrity checksum failed for "./file"``."""
+    tree = tmp_path / "tree"
+    (tree / "sub").mkdir(parents=True)
+    (tree / "sub/file").write_bytes(b"one")
+    made = subprocess.run(["tar", "-C", tree, "-c", "."], stdout=subprocess.PIPE, check=True)
+    fill(store, made.stdout, id="base")
+    store.create_image("img", layer="base")
+    with open(own(store, "base", "sub/file"), "r+b") as file:
+        file.write(b"two")
+    (finding,) = store.check().layers["base"]
+    assert str(finding) == 'layer base: file integrity checksum failed for "./sub/file"'
+
+
 def test_without_a_manifest_the_first_changed_file_is_named(full):
     full._core.content.path(full.layer("base").diff.manifest).unlink()
     with open(own(full, "base", "usr/bin/tool"), "r+b") as file:
         file.write(b"#!/bin/no")
     finding, list_gone = full.check().layers["base"]
-    assert type(finding) is err.LayerIncorrectContentDigest
+    assert type(finding) is err.LayerFileChanged
     assert "usr/bin/tool" in str(finding)
     assert type(list_gone) is err.LayerFileListDamaged
 
