@@ -35,8 +35,14 @@ def df(inv: Invocation) -> int:
         ("images", str(found.images), "", ""),
         ("containers", str(found.containers), "", ""),
         ("data", str(found.contents), size(found.data_bytes), ""),
+        ("deleted, kept", str(found.kept_items), size(found.kept_bytes), size(found.kept_bytes)),
         ("journal", "", size(found.journal_bytes), ""),
-        ("total", "", size(found.total_bytes), size(found.reclaimable_bytes)),
+        (
+            "total",
+            "",
+            size(found.total_bytes),
+            size(found.reclaimable_bytes + found.kept_bytes),
+        ),
     ]
     for kind, number, amount, free in rows:
         inv.out.line(f"{kind:<20} {number:>10} {amount:>10} {free:>12}".rstrip())

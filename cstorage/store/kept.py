@@ -183,18 +183,34 @@ def is_gone(core: Core, folder: Folder) -> bool:
 
 def listed(core: Core) -> Iterator[Deleted]:
     """Everything that can be restored, the latest deletion first."""
-    for folder in folders(core):
-        for kind, item, _ in folder.items:
-            if not is_back(core.state, kind, item):
-                yield Deleted(
-                    kind, item, folder.sequence, folder.time_ns, folder.until_ns, size(core, folder)
-                )
+    for folder, gone in _restorable(core, folders(core)):
+        yield Deleted(
+            gone.kind,
+            gone.item,
+            folder.sequence,
+            folder.time_ns,
+            folder.until_ns,
+            size(core, folder),
+        )
+
+
+def _restorable(core: Core, found: Sequence[Folder]) -> Iterator[tuple[Folder, Gone]]:
+    for folder in found:
+        for gone in folder.items:
+            if not is_back(core.state, gone.kind, gone.item):
+                yield folder, gone
 
 
 def is_back(state: State, kind: Kind, item: Item) -> bool:
     """Whether a deleted item exists again, as opposed to another one of its ID."""
     now: Item | None = state.get(keys.record(kind, item.id))
     return now is not None and now.created_ns == item.created_ns
+
+
+def totals(core: Core) -> tuple[int, int]:
+    """The number of items that can be restored, and the bytes of all that is kept."""
+    found = folders(core)
+    return sum(1 for _ in _restorable(core, found)), sum(size(core, x) for x in found)
 
 
 # -- bytes -----------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import os
 
 from cstorage.model import Kind
 from cstorage.state import aggregates, keys
-from cstorage.store import lookup
+from cstorage.store import kept, lookup
 from journal.plain import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -68,10 +68,20 @@ class StoreUsage(NamedTuple):
     journal_bytes: int
     measured_bytes: int
     """What the unmeasured layers were found to occupy; 0 unless it was asked for."""
+    kept_items: int
+    """Deleted items that can be restored."""
+    kept_bytes: int
+    """What they occupy. Data that others have too counts here and there."""
 
     @property
     def total_bytes(self) -> int:
-        return self.layer_bytes + self.data_bytes + self.journal_bytes + self.measured_bytes
+        return (
+            self.layer_bytes
+            + self.data_bytes
+            + self.journal_bytes
+            + self.measured_bytes
+            + self.kept_bytes
+        )
 
 
 def of_store(core: Core, measure: bool = False) -> StoreUsage:
@@ -81,6 +91,7 @@ def of_store(core: Core, measure: bool = False) -> StoreUsage:
     walked = 0
     if measure and sums.unmeasured:
         walked = sum(_occupied(core, id_) for id_ in _unmeasured(state))
+    kept_items, kept_bytes = kept.totals(core)
     return StoreUsage(
         layers=state.count(Kind.LAYER),
         images=state.count(Kind.IMAGE),
@@ -96,6 +107,8 @@ def of_store(core: Core, measure: bool = False) -> StoreUsage:
         contents=sums.contents,
         journal_bytes=_journal_bytes(core),
         measured_bytes=walked,
+        kept_items=kept_items,
+        kept_bytes=kept_bytes,
     )
 
 

@@ -73,6 +73,33 @@ def test_containers_layers_count_when_they_are_measured(tmp_path):
         assert store.usage(measure=True).measured_bytes == du(root)
 
 
+def test_what_is_kept_of_deleted_items_counts(tmp_path, cstorage_command):
+    graph = tmp_path / "g"
+    first = archive(tmp_path / "1.tar", "test", "email", "json")
+    with cstorage.open(graph, tmp_path / "r", driver="vfs", keep_deleted_s=3600) as store:
+        before = store.usage()
+        with first.open("rb") as source:
+            store.import_layer(source, id="layer")
+        store.create_image(id="image", layer="layer", big_data=[("note", b"x" * 9000)])
+        full = store.usage()
+        assert (full.kept_items, full.kept_bytes) == (0, 0)
+        store.delete_image("image")
+        found = store.usage()
+        assert found.kept_items == 2
+        assert found.layers == before.layers
+        real = du(graph)
+        assert abs(found.total_bytes - real) <= real / 100, (found, real)
+    words = [*cstorage_command, "-g", graph, "-R", tmp_path / "r", "-s", "vfs"]
+    table = subprocess.run([*words, "df"], capture_output=True, check=True, text=True).stdout
+    (row,) = [line.split() for line in table.splitlines() if line.startswith("deleted, kept")]
+    assert row[2] == "2"
+    with cstorage.open(graph, tmp_path / "r", driver="vfs") as store:
+        store.restore("image")
+        found = store.usage()
+        assert (found.kept_items, found.kept_bytes) == (0, 0)
+        assert found.layer_bytes == full.layer_bytes
+
+
 CREATES = """
 import os, sys
 os.setreuid({uid}, 0)  # as a program that was started by a user with root's powers
