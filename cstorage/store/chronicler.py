@@ -28,10 +28,11 @@ class Chronicler:
     _core: Core
 
     def history(self, key: str = "") -> Iterator[ev.HistoryEntry]:
-        """Every event of the store, or of one item, in order.
+        """Every event of the store, or of the items that ``key`` stands for, in order.
 
-        Each has its ``sequence``, ``time_ns`` since 1970, ``actor``, ``reason`` and ``event``. An
-        item that was deleted answers to its ID, the beginning of it (8 characters), or a name.
+        Each has its ``sequence``, ``time_ns`` since 1970, ``actor``, ``reason`` and ``event``. A
+        layer, an image and a container may share a key: all are meant, and so are deleted items of
+        that ID. Otherwise these answer to its beginning (8 characters), or a name.
         """
         return history.of(self._core, key) if key else history.everything(self._core)
 

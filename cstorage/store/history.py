@@ -8,7 +8,7 @@ from cstorage import events as ev
 from cstorage.errors import StoreIsReadOnly
 from cstorage.events import codec
 from cstorage.model import Kind
-from cstorage.store.lookup import any_item
+from cstorage.store.lookup import GENERIC_ORDER
 from cstorage.store.reading import translated
 from journal.frame import DATA
 from journal.plain import TYPE_CHECKING
@@ -44,9 +44,12 @@ def everything(core: Core) -> Iterator[ev.HistoryEntry]:
 
 
 def of(core: Core, key: str) -> Iterator[ev.HistoryEntry]:
-    """Events of one item: a living one by any of its keys, a deleted one by ID or former name."""
-    found = any_item(core.state, key)
-    wanted: set[tuple[Kind | None, str]] = {found} if found else set()
+    """Events of the items of a key: all that have or had it as their ID, and living ones by any.
+
+    What no living item answers to may be a former name or the beginning of a former ID.
+    """
+    found = ((kind, core.state.resolve(kind, key)) for kind in GENERIC_ORDER)
+    wanted: set[tuple[Kind | None, str]] = {(kind, id_) for kind, id_ in found if id_ is not None}
     if not wanted:
         for entry in everything(core):
             kind, id_ = ev.subject(entry.event)
@@ -54,7 +57,8 @@ def of(core: Core, key: str) -> Iterator[ev.HistoryEntry]:
             if id_ == key or key in names or (len(key) >= 8 and id_.startswith(key)):
                 wanted.add((kind, id_))
     for entry in everything(core):
-        if ev.subject(entry.event) in wanted:
+        subject = ev.subject(entry.event)
+        if subject in wanted or subject[1] == key:
             yield entry
 
 

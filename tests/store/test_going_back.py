@@ -44,6 +44,18 @@ def sha256(data: bytes) -> str:
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
+def test_the_history_of_a_key_is_that_of_all_kinds_that_have_it(store: Store) -> None:
+    store.create_layer("same")
+    store.create_image("same", layer="same")
+    store.create_layer("other")
+    kinds = [type(entry.event).__name__ for entry in store.history("same")]
+    assert kinds == ["LayerCreated", "ImageCreated"]
+    store.create_image("second", layer="same")
+    store.delete_image("same")
+    kinds = [type(entry.event).__name__ for entry in store.history("same")]
+    assert kinds == ["LayerCreated", "ImageCreated", "ImageDeleted"]
+
+
 class TestAt:
     def test_records_are_those_of_the_event(self, store: Store) -> None:
         fill(store, id="base", names=["a"])
