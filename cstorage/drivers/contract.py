@@ -339,15 +339,17 @@ def checked_id(layer_id: str) -> str:
     """The ID if it can be a single path component, else ``InvalidID``.
 
     The original joins any text to its home, so ``../x`` escapes (drivers-and-formats §9.1).
+    Names that begin with ``=`` are those of the store's own files in folders that hold layers.
     """
     if (
         layer_id in {"", ".", ".."}
+        or layer_id.startswith("=")
         or "/" in layer_id
         or "\0" in layer_id
         or len(os.fsencode(layer_id)) > ID_BYTES_MAX
     ):
         raise InvalidID(
             f"invalid layer ID {layer_id[:64]!r}",
-            hint=f"an ID is one path component of at most {ID_BYTES_MAX} bytes",
+            hint=f"an ID is one path component of at most {ID_BYTES_MAX} bytes, without = in front",
         )
     return layer_id

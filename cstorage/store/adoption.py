@@ -326,7 +326,7 @@ class _Run:
         source = f"{self.origin.private(found)}/userdata"
         if self.mode is Mode.IN_PLACE or not os.path.isdir(source) or os.path.islink(source):
             return lambda: None
-        copy = work.path / "userdata"
+        copy = work.path / "=userdata"
         copy.mkdir(mode=0o700)
         target = os.open(copy, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:

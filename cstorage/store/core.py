@@ -28,7 +28,7 @@ from cstorage.store.catalogue import Catalogue
 from cstorage.store.exchange import exchange
 from cstorage.store.lazily import LazyModule
 from cstorage.store.reading import Replica, translated
-from cstorage.store.workspace import Intent, Swap, Workspace, any_entries, left_over
+from cstorage.store.workspace import DELETED, Intent, Swap, Workspace, any_entries, left_over
 from journal.plain import TYPE_CHECKING, NamedTuple, Path
 
 if TYPE_CHECKING:
@@ -381,7 +381,7 @@ class Core:
 
     def _settle(self, work: Workspace, intent: Intent) -> None:
         keep_s = 0.0
-        if intent.moves or ((work.path / "deleted").exists() and not work.has_time):
+        if intent.moves or ((work.path / DELETED).exists() and not work.has_time):
             with self.mutex, translated(), self.journal.writer():
                 self._catch_up()
                 unknown = [x for x in intent.layers if self._state.layer(x) is None]
@@ -407,7 +407,7 @@ class Core:
     def _keep_s(self, work: Workspace) -> float:
         """How long a left-over folder is to be kept because of the deleted items in it."""
         described = self.trash / work.path.name  # the part in a split image store has no record
-        if not (described / "deleted").exists():
+        if not (described / DELETED).exists():
             return 0.0
         from cstorage.store import kept
 
@@ -422,7 +422,7 @@ class Core:
         layer = self._state.layer(swap.layer)
         if layer is None:
             return
-        root, tree = self.driver.content_root(swap.layer), work.path / "tree"
+        root, tree = self.driver.content_root(swap.layer), work.path / "=tree"
         if not root or not os.path.isdir(root) or not tree.is_dir():
             return
         in_place = os.stat(root).st_ino == swap.inode

@@ -95,12 +95,17 @@ def run_trash(core: Core) -> Path:
     return core.location.run_root / f"{core.driver.name}-trash"
 
 
+def withdrawn_name(folder: Folder) -> str:
+    """What the directories of an item that is gone are called in a work folder."""
+    return f"={folder.kind}-{folder.id}"
+
+
 def withdraw(core: Core, folder: Folder, work: Workspace) -> None:
     """Move the directories of an item that is gone into ``work`` and its annex.
 
     What cannot be moved, because something is mounted there, is emptied where it is.
     """
-    name = f"{folder.kind}-{folder.id}"
+    name = withdrawn_name(folder)
     trashes = (str(work.path), work.intent.annex)
     for place, trash in zip(_places(core, folder), trashes, strict=True):
         try:

@@ -83,7 +83,7 @@ def _over(
     from cstorage.archive.merging import merge
 
     manifest.file.flush()
-    both = HashingFile(work, "manifest-of-both")
+    both = HashingFile(work, "=manifest-of-both")
     try:
         with core.content.open(older) as first, core.content.open(older) as second, \
                 manifest.path.open("rb") as third, manifest.path.open("rb") as fourth:  # fmt: skip
@@ -117,7 +117,7 @@ def extract(
     ``listing`` makes the layer's manifest of the archive's, None if nobody knows all that the layer
     has.
     """
-    recipe, manifest = HashingFile(work, "recipe"), HashingFile(work, "manifest")
+    recipe, manifest = HashingFile(work, "=recipe"), HashingFile(work, "=manifest")
     try:
         diff = core.driver.apply(
             prepared, source, options, recipe=recipe.file, manifest=manifest.file
@@ -210,7 +210,7 @@ def apply_diff(
         from cstorage.drivers.contract import LayerPlan, Prepared
         from cstorage.drivers.copytree import TreeCopier
 
-        copy = f"{tree_work.path}/tree"
+        copy = f"{tree_work.path}/=tree"
         os.mkdir(copy, 0o700)
         plan = LayerPlan(id=layer.id, parent=layer.parent, maps=of_files(core, core.state, layer))
         with Prepared(plan, copy, os.open(copy, _DIRECTORY), "") as prepared:
@@ -242,7 +242,7 @@ def replace_content(
 ) -> None:
     """Exchange a layer's tree with ``tree`` and commit ``events``, together or not at all.
 
-    ``tree`` is ``tree_work``'s folder ``tree``, durable; content files are in ``work``.
+    ``tree`` is ``tree_work``'s folder ``=tree``, durable; content files are in ``work``.
     """
     if core.joint is not None:
         raise StorageError("staged content cannot replace a layer's inside a larger transaction")
@@ -276,7 +276,7 @@ def _in_place(
     options: ApplyOptions | None,
     work: Workspace,
 ) -> DiffSummary:
-    recipe, manifest = HashingFile(work, "recipe"), HashingFile(work, "manifest")
+    recipe, manifest = HashingFile(work, "=recipe"), HashingFile(work, "=manifest")
     tree = os.open(core.driver.content_root(layer.id), _DIRECTORY)
     try:
         listed = _listed(core, layer, tree)

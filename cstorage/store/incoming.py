@@ -159,7 +159,7 @@ class Incoming:
             self.origin.contents(self.layer)
             self.diff = self.layer.diff._replace(recipe="", manifest="")
             return
-        transfer.verify_any(self.origin, self.layer, f"{self.work.path}/reading")
+        transfer.verify_any(self.origin, self.layer, f"{self.work.path}/=reading")
         key = ""
         path = self.origin.recipe(self.layer)
         if path:
@@ -197,7 +197,7 @@ class Incoming:
             if self.origin.recipe(layer):
                 transfer.write_archive(self.origin, layer, sink)
             else:
-                transfer.generate(self.origin, layer, f"{self.work.path}/reading", sink)
+                transfer.generate(self.origin, layer, f"{self.work.path}/=reading", sink)
 
         try:
             with transfer.Stream(produce) as stream:
@@ -230,7 +230,7 @@ class Incoming:
             return
         self._prepare(self.layer.parent)
         assert self.prepared is not None
-        scratch = f"{self.work.path}/reading"
+        scratch = f"{self.work.path}/=reading"
         with transfer.Stream(
             lambda sink: transfer.generate(self.origin, self.layer, scratch, sink)
         ) as stream:

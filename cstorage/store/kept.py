@@ -4,8 +4,8 @@ Rules of this module:
 
 * A transaction that deletes items leaves its folder below ``trash/`` for as long as the retention
   says, with everything they had: layer trees, blobs (links where others have them too), callers'
-  directories, and, in the file ``deleted``, their records. So it needs nothing from elsewhere.
-* ``deleted`` is written before the transaction is. A process that dies in between or afterwards
+  directories, and, in the file ``=deleted``, their records. So it needs nothing from elsewhere.
+* ``=deleted`` is written before the transaction is. A process that dies in between or afterwards
   leaves a folder that whoever sweeps keeps if the items are gone, and deletes if they are not.
 * A folder goes when its time is over or all in it is restored, and the oldest ones while together
   they occupy more than the retention's bytes: when the store is opened, or something is deleted.
@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from cstorage.content import write_synced
 from cstorage.model import Container, Image, Item, Kind, Layer
 from cstorage.state import keys, values
-from cstorage.store.workspace import Workspace
+from cstorage.store.workspace import DELETED, Workspace
 from journal.codec import decode, encode
 from journal.errors import InvalidRecord
 from journal.plain import TYPE_CHECKING, Any, NamedTuple, Path
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from cstorage.state import State
     from cstorage.store.core import Core
 
-_FILE = "deleted"
 _FOREVER_S = 100 * 366 * 86400
 
 
@@ -120,16 +119,16 @@ def describe(
         [x.kind.value, values.encode(x.item), [[id_, ns] for id_, ns in x.rested_on.items()]]
         for x in items
     ]
-    draft = work.path / f"{_FILE}.new"
+    draft = work.path / f"{DELETED}.new"
     draft.unlink(missing_ok=True)
     write_synced(draft, encode([sequence, time_ns, kept_s, records]))
-    os.rename(draft, work.path / _FILE)
+    os.rename(draft, work.path / DELETED)
 
 
 def read(path: Path) -> Folder | None:
     """The folder at ``path``; ``None`` if it holds no deleted items (any more)."""
     try:
-        raw: Any = decode((path / _FILE).read_bytes())
+        raw: Any = decode((path / DELETED).read_bytes())
         items = []
         for kind_text, record, below in raw[3]:
             kind = Kind(kind_text)
@@ -218,7 +217,7 @@ def totals(core: Core) -> tuple[int, int]:
 
 def size(core: Core, folder: Folder) -> int:
     """Bytes that the folder occupies on disk; measured once, when it is first asked for."""
-    noted = folder.path / "size"
+    noted = folder.path / "=size"
     try:
         return int(noted.read_text())
     except (OSError, ValueError):

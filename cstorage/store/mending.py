@@ -116,7 +116,7 @@ def _list_again(core: Core, layer: Layer) -> None:
                     )
                 )
                 return
-            damaged = work.path / "damaged"
+            damaged = work.path / "=damaged"
             damaged.mkdir()
             core.content.evict(old, damaged)
             core.content.adopt(work.path / f"content-{new}", new)

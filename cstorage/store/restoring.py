@@ -231,9 +231,10 @@ def _move_in(
             tx.publish(core.driver.readmit(plan, path), path.parent)
             layers.setdefault(path.parent, []).append(gone.item.id)
         else:
-            place = folder.path / f"{gone.kind}-{gone.item.id}"
+            callers_own = CallersFolder(gone.kind, gone.item.id)
+            place = folder.path / directories.withdrawn_name(callers_own)
             if place.is_dir():
-                own = directories.place(core, CallersFolder(gone.kind, gone.item.id))
+                own = directories.place(core, callers_own)
                 callers.append((str(place), str(own)))
     staging.declare(Intent(core.driver.name, (), tuple(contents)))
     for key in contents:

@@ -210,7 +210,7 @@ def apply(
                 work.put_file(key, source)
             contents = tuple(layers.staged_contents(staged.diff, blobs))
             if existing is not None:
-                os.rename(staged._tree, staged._work.path / "tree")
+                os.rename(staged._tree, staged._work.path / "=tree")
                 events: list[ev.Event] = [
                     ev.LayerDiffApplied(existing.id, staged.diff),
                     ev.MetadataSet(Kind.LAYER, existing.id, metadata),
@@ -220,7 +220,7 @@ def apply(
                 replace_content(
                     core,
                     existing,
-                    str(staged._work.path / "tree"),
+                    str(staged._work.path / "=tree"),
                     events,
                     staged.diff,
                     work,

@@ -4,11 +4,14 @@ A work folder is a pair ``<name>.lock`` and ``<name>/``. The owner holds an excl
 the lock file for as long as the folder is in use; the kernel frees it when the owner dies, so a
 folder whose lock can be had is left over.
 
-Inside, ``intent`` lists what the owner was about to put into the store or take out of it (layer
+Inside, ``=intent`` lists what the owner was about to put into the store or take out of it (layer
 IDs and content keys). It is durable before the first of these moves. Whoever finds a left-over
 folder settles each listed thing by the only truth there is: what the journal's state does not know
 is removed, what it knows stays. The same rule serves an interrupted creation (moved in, event
 never written) and an interrupted deletion (event written, not yet moved out).
+
+Layer trees are in it under their IDs. All else has a name that begins with ``=``, as no layer ID
+may, or is named ``content-`` and a digest.
 """
 
 from __future__ import annotations
@@ -23,9 +26,13 @@ from journal.codec import decode, encode
 from journal.errors import InvalidRecord
 from journal.plain import Any, NamedTuple, Path
 
+_INTENT = "=intent"
+DELETED = "=deleted"
+"""What ``kept`` writes of deleted items."""
+
 
 class Swap(NamedTuple):
-    """A layer's tree that is to change places with the folder ``tree`` of the work folder.
+    """A layer's tree that is to change places with the folder ``=tree`` of the work folder.
 
     ``inode`` is that of the new tree, ``recipe`` what the layer's record says when it is in place.
     """
@@ -114,16 +121,16 @@ class Workspace:
         """Write down, durably, what is about to move between this folder and the store."""
         self.intent = intent
         os.utime(self._lock_fd)  # from now on a sweep has to look at the folder
-        draft = self.path / "intent.new"
+        draft = self.path / f"{_INTENT}.new"
         write_synced(draft, _packed(intent))
-        os.rename(draft, self.path / "intent")
+        os.rename(draft, self.path / _INTENT)
         sync_directory(self.path)
         sync_directory(self.path.parent)
 
     def settle(self) -> None:
         """Forget the intent: what it listed is where it belongs."""
         self.intent = Intent()
-        (self.path / "intent").unlink(missing_ok=True)
+        (self.path / _INTENT).unlink(missing_ok=True)
 
     def put(self, key: str, data: bytes) -> Path:
         """Write and sync a content file named ``key`` into the folder."""
@@ -263,7 +270,7 @@ def _packed(intent: Intent) -> bytes:
 
 def _read_intent(path: Path) -> Intent:
     try:
-        raw: Any = decode((path / "intent").read_bytes())
+        raw: Any = decode((path / _INTENT).read_bytes())
         raw += [[], ""][len(raw) - 4 :]  # what earlier versions did not write
         return Intent(
             str(raw[0]),

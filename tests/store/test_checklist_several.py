@@ -384,7 +384,7 @@ def test_a_killed_exchange_is_settled(store, place):
     root = store._core.driver.content_root(layer.id)
     for recipe, stays in ((layer.diff.recipe, False), ("0" * 64, True)):
         work = Workspace.create(place.graph / "staging")
-        tree = work.path / "tree"
+        tree = work.path / "=tree"
         subprocess.run(["cp", "-a", root, tree], check=True)
         marker = os.stat(root).st_ino
         swap = Swap(layer.id, os.stat(tree).st_ino, recipe)

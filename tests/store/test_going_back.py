@@ -211,6 +211,27 @@ class TestRestore:
         assert ids(other.restore("base")) == ["base"]
         assert place.open(**KEPT) is other
 
+    @pytest.mark.parametrize(
+        "name",
+        ["intent", "intent.new", "deleted", "size", "tree", "recipe", "manifest", "container-box"],
+    )
+    def test_layers_named_as_one_might_name_the_stores_own_files(
+        self, place: Place, name: str
+    ) -> None:
+        store = place.open(**KEPT)
+        fill(store, id=name)
+        store.create_image(id="image", layer=name)
+        store.create_container("image", id="box")
+        (store.container_directory("box") / "note").write_text("mine")
+        with store.transaction():
+            store.delete_container("box")
+            store.delete_image("image")
+        store = place.reopen(store)
+        store.restore("box")
+        assert exported(store, name) == BASE
+        assert store.check().healthy
+        assert (store.container_directory("box") / "note").read_text() == "mine"
+
     def test_an_image_with_everything(self, place: Place) -> None:
         store = place.open(**KEPT)
         fill(store, id="base", names=["lowest"], big_data=[("notes", b"n")])

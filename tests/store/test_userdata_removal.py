@@ -131,7 +131,7 @@ def test_a_refused_deletion_keeps_the_directories(place, monkeypatch):
 def test_intents_of_earlier_versions_are_read(tmp_path):
     work = Workspace.create(tmp_path)
     work.declare(workspace.Intent("vfs", ("a",), ("b",)))
-    (work.path / "intent").write_bytes(codec.encode(["vfs", [b"a"], [b"b"], []]))
+    (work.path / "=intent").write_bytes(codec.encode(["vfs", [b"a"], [b"b"], []]))
     work.abandon()
     (found,) = workspace.left_over(tmp_path)
     assert found.intent == workspace.Intent("vfs", ("a",), ("b",))
