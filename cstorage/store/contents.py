@@ -70,7 +70,10 @@ def _walk(root: bytes, prefix: bytes, maps: IDMaps) -> Iterator[tuple[bytes, Nod
     with os.scandir(os.path.join(root, prefix)) as found:
         entries = sorted(found, key=lambda e: e.name)
     for entry in entries:
-        info = entry.stat(follow_symlinks=False)
+        try:
+            info = entry.stat(follow_symlinks=False)
+        except FileNotFoundError:  # where nothing lies below, overlay lists whiteouts, and no more
+            continue
         path = prefix + b"/" + entry.name if prefix else entry.name
         kind = stat.S_IFMT(info.st_mode)
         yield (

@@ -11,6 +11,7 @@ operations, of which a later one may read the tree.
 from __future__ import annotations
 
 import os
+import time
 
 from cstorage import events as ev
 from cstorage.errors import DriverError, LayerUnknown, StorageError
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from cstorage.store.core import Core
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_USERS_WAIT_S = 10.0
+_USERS_POLL_S = 0.02
 _PRIVATE_MARKS = ("trusted.overlay.redirect", "trusted.overlay.metacopy")
 
 
@@ -161,6 +164,13 @@ def in_use(core: Core, layer: str) -> bool:
     return False
 
 
+def _wait_for_users(core: Core, layer: str) -> None:
+    """Give whoever has the layer mounted for a moment, a ``check`` for instance, time to end."""
+    deadline = time.monotonic() + _USERS_WAIT_S
+    while in_use(core, layer) and time.monotonic() < deadline:
+        time.sleep(_USERS_POLL_S)
+
+
 def _marked(root: str) -> bool:
     """Whether a tree has marks that only the mount which made them understands."""
     pending = [root]
@@ -254,6 +264,7 @@ def replace_content(
     else:
         work.declare(Intent(core.driver.name, (), keys))
         tree_work.declare(Intent(core.driver.name, (), (), (swap,)))
+    _wait_for_users(core, layer.id)
     with core.transaction() as tx:
         current = tx.state.layer(layer.id)
         if current is None:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
+from tars import CHANGES
 
 import cstorage
 from cstorage import errors as err
 from cstorage.store.checking import CHECK_EVERYTHING
+from cstorage.store.store import Store
 from tests.store.conftest import root_only
+from tests.store.place import fill
 
 EVENTS = 200
 """Of the other process while the store is checked."""
@@ -75,3 +80,30 @@ def test_what_others_do_meanwhile_is_no_finding(tmp_path: Path, driver: str) -> 
 @pytest.fixture(params=["overlay", "vfs"])
 def driver(request: pytest.FixtureRequest) -> str:
     return str(request.param)
+
+
+class _MountsMeanwhile(io.BytesIO):
+    """An archive during whose reading the layer is mounted; it is unmounted a little later."""
+
+    def __init__(self, data: bytes, store: Store, layer: str) -> None:
+        super().__init__(data)
+        self.store, self.layer = store, layer
+        self.timer = threading.Timer(0.3, store.unmount, (layer,))
+
+    def read(self, size: int | None = -1) -> bytes:
+        if not self.timer.is_alive() and not self.timer.finished.is_set():
+            self.store.mount(self.layer)
+            self.timer.start()
+        return super().read(size)
+
+
+@root_only
+def test_an_archive_waits_for_whoever_looks_for_a_moment(tmp_path: Path, driver: str) -> None:
+    with cstorage.open(tmp_path / "graph", tmp_path / "run", driver=driver) as store:
+        fill(store, id="base")
+        source = _MountsMeanwhile(CHANGES, store, "base")
+        store.apply_diff("base", source)
+        assert source.timer.finished.is_set()
+        source.timer.join()
+        report = store.check(CHECK_EVERYTHING)
+        assert report.healthy, report
