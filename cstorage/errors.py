@@ -394,6 +394,9 @@ class LayerContentModified(CheckError):
 
     sentinel = "layer content modified"
 
+    def __str__(self) -> str:
+        return f"{self.context}, {self.sentinel}" if self.context else self.sentinel
+
 
 class LayerFileListDamaged(CheckError):
     """The recorded list of the layer's files cannot be read."""
