@@ -29,8 +29,8 @@ from tally import Tally
 #: Listed differences after which the two stores differ.
 PARTING = frozenset(
     {
-        "argument-counts", "copied-image-names", "delete-by-name", "dots-as-data-name",
-        "maps-without-root", "applydiff-without-parent",
+        "argument-counts", "copied-image-names", "copy-onto-itself", "delete-by-name",
+        "dots-as-data-name", "maps-without-root", "applydiff-without-parent",
         "mount-by-name", "mount-image-vfs", "mount-read-only-image",
         "refused-mapped-copy", "several-ranges", "sha512-digests",
         "whiteout-over-file",

@@ -670,11 +670,20 @@ def an_image_whose_lower_layer_was_deleted(duo: Duo) -> None:
     for command in ("image", "images", "layer", "layers", "exists"):
         for flags in ((), ("--json",)):
             keys = {"image": ("img",), "layer": ("above",), "exists": ("img", "above")}
-            duo.run(command, *flags, *keys.get(command, ()))
+            duo.run(command, *flags, *keys.get(command, ()), unordered=command == "exists")
     duo.run("image", "img-name", "img")
     duo.run("diffsize", "above")
+    if duo.driver == "vfs":
+        duo.run("mount", "-r", "img-name", "img")
+        duo.run("mount", "-r", "--json", "img")
     duo.run("delete-image", "img")
     duo.run("layers")
+
+
+@sequence
+def copying_a_directory_onto_itself(duo: Duo) -> None:
+    duo.run("import-layer", "--id", "base", stdin=tars.BASE)
+    duo.run("copy", "base:/etc", "base:/etc")
 
 
 @sequence
