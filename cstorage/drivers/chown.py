@@ -81,18 +81,17 @@ class _Walk:
             directory = self._tree.open(current)
             try:
                 before = os.fstat(directory)
-                for name in treewalk.names(directory):
+                for name, status in treewalk.entries(directory):
                     path = treewalk.joined(current, name)
-                    if self._entry(directory, name, path):
+                    if self._entry(directory, name, path, status):
                         pending.append(path)
                 if os.fstat(directory).st_mtime_ns != before.st_mtime_ns:
                     os.utime(directory, ns=(before.st_atime_ns, before.st_mtime_ns))
             finally:
                 os.close(directory)
 
-    def _entry(self, directory: int, name: bytes, path: bytes) -> bool:
+    def _entry(self, directory: int, name: bytes, path: bytes, status: os.stat_result) -> bool:
         """Change one entry; True if it is a directory."""
-        status = os.lstat(name, dir_fd=directory)
         kind = stat.S_IFMT(status.st_mode)
         if kind != stat.S_IFDIR and status.st_nlink > 1:
             first = self._inodes.setdefault((status.st_dev, status.st_ino), path)

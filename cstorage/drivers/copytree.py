@@ -66,9 +66,8 @@ class TreeCopier:
                 current = pending.pop()
                 directories.append(current)
                 with _Pair(old, new, current) as (inner, copied):
-                    for name in treewalk.names(inner):
+                    for name, status in treewalk.entries(inner):
                         path = treewalk.joined(current, name)
-                        status = os.lstat(name, dir_fd=inner)
                         self._entry(inner, copied, name, path, status)
                         if stat.S_ISDIR(status.st_mode):
                             pending.append(path)

@@ -11,6 +11,10 @@ from __future__ import annotations
 import os
 
 from cstorage.archive.beneath import open_in_root
+from journal.plain import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _PIECE_BYTES_MAX = 3500
@@ -69,6 +73,19 @@ def _piece(path: bytes) -> int:
 def names(directory: int) -> list[bytes]:
     """Names in an open directory, raw."""
     return os.listdir(f"/proc/self/fd/{directory}".encode())
+
+
+def entries(directory: int) -> Iterator[tuple[bytes, os.stat_result]]:
+    """Entries of an open directory with their ``lstat``.
+
+    Without those that are listed but not there: where nothing lies below, a mounted overlay lists
+    its whiteouts.
+    """
+    for name in names(directory):
+        try:
+            yield name, os.lstat(name, dir_fd=directory)
+        except FileNotFoundError:
+            continue
 
 
 def place(directory: int, name: bytes) -> bytes:

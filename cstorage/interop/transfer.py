@@ -215,8 +215,7 @@ def _entries(path: str) -> Iterator[tuple[bytes, os.stat_result]]:
             with treewalk.Tree(root) as tree:
                 directory = tree.open(current)
             try:
-                for name in treewalk.names(directory):
-                    info = os.lstat(name, dir_fd=directory)
+                for name, info in treewalk.entries(directory):
                     if stat.S_ISDIR(info.st_mode):
                         pending.append(treewalk.joined(current, name))
                     yield treewalk.place(directory, name), info

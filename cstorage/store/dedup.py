@@ -50,7 +50,10 @@ def _files(root: str) -> Iterator[tuple[str, os.stat_result]]:
     for base, _, names in os.walk(root):
         for name in names:
             path = os.path.join(base, name)
-            info = os.lstat(path)
+            try:
+                info = os.lstat(path)
+            except FileNotFoundError:  # deleted meanwhile
+                continue
             if stat.S_ISREG(info.st_mode) and info.st_size:
                 yield path, info
 

@@ -665,6 +665,7 @@ def an_image_whose_lower_layer_was_deleted(duo: Duo) -> None:
     duo.run("import-layer", "--id", "below", stdin=tars.BASE)
     duo.run("create-layer", "--id", "above", "below")
     duo.run("create-image", "--id", "img", "-n", "img-name", "above")
+    duo.run("create-container", "--id", "con", "img")
     duo.run("image", "img")
     duo.run("delete", "below")
     for command in ("image", "images", "layer", "layers", "exists"):
@@ -673,11 +674,33 @@ def an_image_whose_lower_layer_was_deleted(duo: Duo) -> None:
             duo.run(command, *flags, *keys.get(command, ()), unordered=command == "exists")
     duo.run("image", "img-name", "img")
     duo.run("diffsize", "above")
-    if duo.driver == "vfs":
-        duo.run("mount", "-r", "img-name", "img")
-        duo.run("mount", "-r", "--json", "img")
+    duo.run("mount", "-r", "img-name", "nosuch", "img")
+    duo.run("mount", "-r", "--json", "img")
+    duo.run("container", "con")
+    duo.run("container", "--json", "con")
+    duo.run("mount", "con", "above", "nosuch")
+    duo.run("mount", "--json", "con", "above")
+    duo.run("copy", "above:/etc/passwd", str(duo.host / "copied"))
+    duo.run("delete-container", "con")
     duo.run("delete-image", "img")
     duo.run("layers")
+
+
+@sequence
+def whiteouts_of_what_nothing_lies_below(duo: Duo) -> None:
+    """A mounted overlay lists such whiteouts, as names without a file."""
+    data = tars.archive(
+        [tars.folder("dd", 0o755), tars.Member("dd/.wh.f"), tars.Member("dd/g", b"g\n")]
+    )
+    duo.run("import-layer", "--id", "base", stdin=data)
+    duo.run("create-image", "--id", "img", "base")
+    duo.run("create-container", "--id", "con", "img")
+    duo.run("copy", "base:/dd", "con:/copied")
+    duo.run("copy", "con:/dd", "con:/again")
+    inner = layer_of(duo, "con")
+    duo.run("changes", inner, unordered=True)
+    duo.run("diff", "-u", "base", output="tar")
+    duo.run("create-layer", "--uidmap", "0:1000:50000", "--gidmap", "0:1000:50000", "base")
 
 
 @sequence
