@@ -327,6 +327,14 @@ def _copy_words(step: Step, ours: Shown, theirs: Shown) -> tuple[Shown, Shown]:
     return ours, theirs
 
 
+@_rule("shown-whiteouts")
+def _shown_whiteouts(step: Step, ours: Shown, theirs: Shown) -> tuple[Shown, Shown]:
+    logged = theirs.stderr.replace("<log>\n", "")
+    if step.command == "copy" and step.driver == "overlay" and theirs.stderr.startswith("<log>"):
+        return ours, theirs._replace(stderr=logged)
+    return ours, theirs
+
+
 @_rule("copy-onto-itself")
 def _copy_onto_itself(step: Step, ours: Shown, theirs: Shown) -> tuple[Shown, Shown]:
     refused = re.fullmatch(
