@@ -29,7 +29,7 @@ from journal.plain import TYPE_CHECKING, Any, NamedTuple
 from journal.position import Position
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 MAGIC = b"JRNLSNP\x02"
 END = b"JRNLEND\x02"
@@ -49,6 +49,9 @@ AT_ONCE = 1 << 10
 """Bytes read where a record begins: all of nearly every one."""
 READ_MOST = 256 << 10
 """Bytes that a scan reads at once when it goes on for long."""
+CLOSE = 4 << 10
+WINDOW = 64 << 10
+"""Bytes read at once for many looks whose places are ``CLOSE`` to each other on the average."""
 
 BUCKET = 128
 PLACES = 13
@@ -242,6 +245,74 @@ class Snapshot:
                 return None
             bucket = (bucket + 1) % self._buckets
         return None
+
+    def get_many(self, keys: Iterable[bytes]) -> dict[bytes, bytes]:
+        """The values of those keys that are there; ``SnapshotRefused`` if what it reads is damaged.
+
+        For a few hundred keys and more: looks lie in the file's order, and where they lie close to
+        each other one read serves many.
+        """
+        looks: list[tuple[int, bytes, bytes]] = []
+        for key in keys:
+            digest = hashed(key)
+            bucket = int.from_bytes(digest, "little") % self._buckets
+            looks.append((self._buckets_at + BUCKET * bucket, tag_of(digest), key))
+        looks.sort()
+        extend, found = self._extend, {}
+        places: list[tuple[int, bytes]] = []
+        window = self._window([at for at, _, _ in looks], BUCKET)
+        last, data = -1, b""
+        for at, tag, key in looks:
+            if at != last:
+                data, last = window(at), at
+                if extend(0, data[4:]) != int.from_bytes(data[:4], "little") or len(data) < BUCKET:
+                    raise self._refuse(f"the bucket at {at}")
+            tagged = data.find(tag, TAGS, OFFSETS)
+            if tagged >= 0 and not tagged & 3 and data.find(tag, tagged + 1, OFFSETS) < 0:
+                place = OFFSETS + (tagged - TAGS >> 2) * PLACE
+                places.append((int.from_bytes(data[place : place + PLACE], "little"), key))
+            elif (tagged >= 0 or data[OFFSETS - 4 : OFFSETS] != FREE) and (
+                value := self.get(key)
+            ) is not None:
+                found[key] = value  # in the next bucket, or beside one that has the same tag
+        places.sort()
+        window = self._window([at for at, _ in places], AT_ONCE)
+        for at, key in places:
+            data = window(at)
+            if len(data) >= RECORD.size:
+                checksum, _, middle, end = RECORD.unpack_from(data)
+                middle += RECORD.size
+                end += middle
+                if (
+                    data[RECORD.size : middle] == key
+                    and len(data) >= end
+                    and extend(0, data[4:end]) == checksum
+                ):
+                    found[key] = data[middle:end]
+                    continue
+            # Longer than one read, of a key with the same tag, or damaged.
+            if (value := self.get(key)) is not None:
+                found[key] = value
+        return found
+
+    def _window(self, places: list[int], size: int) -> Callable[[int], bytes]:
+        """Reads ``size`` bytes (fewer at the end of the file) at each of the ``places``, in order.
+
+        Pieces that lie close enough are read as one: a call costs as much as copying some KiB.
+        """
+        pread, fd = self._pread, self._fd
+        if len(places) < 2 or (places[-1] - places[0]) // len(places) > CLOSE:
+            return lambda at: pread(fd, size, at)
+        start, stop, data = 0, 0, b""
+
+        def piece(at: int) -> bytes:
+            nonlocal start, stop, data
+            if at + size > stop:
+                data = pread(fd, WINDOW, at)
+                start, stop = at, at + len(data)
+            return data[at - start : at - start + size]
+
+        return piece
 
     def __contains__(self, key: bytes) -> bool:
         return self.get(key) is not None

@@ -12,7 +12,7 @@ import pytest
 
 from journal import snapshot, snapshot_writer
 from journal.digest import StateDigest
-from journal.errors import UnsupportedFormat
+from journal.errors import SnapshotRefused, UnsupportedFormat
 from journal.fs import REAL, OsFs
 from journal.position import Position
 
@@ -213,3 +213,39 @@ def test_long_records_are_read_whole_both_ways(tmp_path):
         assert [found.get(key) for key in keys] == [value for _, value in records]
         assert found.described.meta == [1, "x"]
         found.prove_all()
+
+
+@pytest.mark.parametrize("close", [0, 1 << 30])
+@pytest.mark.parametrize("kind", KEYS)
+def test_many_looks_give_what_one_after_the_other_give(
+    tmp_path: Path, kind: str, close: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Read one by one and in large pieces; what is there, what is not, and all of it."""
+    monkeypatch.setattr(snapshot, "CLOSE", close)
+    found = made(tmp_path / "s", KEYS[kind])
+    absent = hashes(200, salt="absent")
+    for asked in (KEYS[kind] + absent, KEYS[kind][::7], absent, KEYS[kind][:1], []):
+        wanted = {key: value for key in asked if (value := found.get(key)) is not None}
+        assert found.get_many(asked) == wanted
+        assert set(wanted) == set(asked) & set(KEYS[kind])
+
+
+@pytest.mark.parametrize("close", [0, 1 << 30])
+def test_many_looks_refuse_what_is_damaged(
+    tmp_path: Path, close: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bit flipped anywhere: the right answer or none."""
+    monkeypatch.setattr(snapshot, "CLOSE", close)
+    keys = hashes(40)
+    made(tmp_path / "s", keys, longest=3).close()
+    whole = (tmp_path / "s").read_bytes()
+    right = {key: key[::-1] * (1 + key[-1] % 3) for key in keys}
+    refused = 0
+    for at in range(snapshot.HEADER_SIZE, len(whole) - snapshot.FOOTER.size, 3):
+        (tmp_path / "s").write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
+        try:
+            with snapshot.Snapshot(REAL, str(tmp_path / "s")) as found:
+                assert found.get_many(keys) == right
+        except SnapshotRefused:
+            refused += 1
+    assert refused > len(keys) * 30
