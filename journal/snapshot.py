@@ -19,7 +19,7 @@ Rules of this module (docs/journal-format.md, section 7):
 from __future__ import annotations
 
 from itertools import islice
-from struct import Struct
+from struct import Struct, unpack
 
 from journal.checksum import CRC32C, blake2b, extender, sha256
 from journal.codec import decode
@@ -38,6 +38,8 @@ BLOCK = 1 << 20
 """What one of the checksums covers that an audit of the whole file proves."""
 GUESSES = 8
 """Looks of a search that guesses before it halves: so much for keys that are no hashes."""
+NEAR = 32
+"""Records so close to each other that they are read together rather than looked at one by one."""
 # magic, version, checksum id, block size, uuid, segment, offset, sequence, link, schema,
 # reducer version, count, digest, buckets, filters, offsets of: offsets, buckets, filters, meta,
 # checksums; time
@@ -333,15 +335,21 @@ class Snapshot:
             return 0
         low, high = self._among(key[:1])
         wanted = _measure(key)
-        if wanted < 0 or high - low < 64:
-            return self._halve(key, low, high)
         # Between these two the keys are taken to be spread evenly.
         below, above = 0, 1 << 4 * DIGITS
-        for _ in range(GUESSES):
-            if high - low < 8:
+        for _ in range(GUESSES if wanted >= 0 else 0):
+            if high - low <= NEAR:
                 break
             share = (wanted - below) * (high - low) // max(above - below, 1)
             middle = min(max(low + share, low), high - 1)
+            # Of so many that lie before it, their root more or fewer may have come in between.
+            spread = 2 + int(2 * min(middle - low, high - middle) ** 0.5)
+            if 2 * spread <= NEAR:
+                first, last = max(low, middle - spread), min(high, middle + spread)
+                at = self._halve(key, first, last)
+                if not (at == first > low or at == last < high):
+                    return at
+                middle = at if at == first else at - 1  # it stands further off
             found = self._key(middle)
             measured = _measure(found)
             if found < key:
@@ -350,27 +358,51 @@ class Snapshot:
                 high, above = middle, measured
             if measured < 0 or not below <= wanted <= above:
                 break
-            # A few places beside the guess is where the key is expected; if it is there, half of
-            # what is left goes with one look more.
-            reach = max(4, int((high - low) ** 0.5))
-            if found < key and low + reach < high:
-                probe = self._key(low + reach)
-                if probe >= key:
-                    high, above = low + reach, max(_measure(probe), wanted)
-            elif found >= key and high - reach > low:
-                probe = self._key(high - reach)
-                if probe < key:
-                    low, below = high - reach + 1, min(max(_measure(probe), 0), wanted)
         return self._halve(key, low, high)
 
     def _halve(self, key: bytes, low: int, high: int) -> int:
-        while low < high:
+        """The same, where it is known to be one of ``low`` to ``high``."""
+        while high - low > NEAR:
             middle = low + high >> 1
             if self._key(middle) < key:
                 low = middle + 1
             else:
                 high = middle
+        key_of = self._neighbours(low, high)
+        while low < high:
+            middle = low + high >> 1
+            if key_of(middle) < key:
+                low = middle + 1
+            else:
+                high = middle
         return low
+
+    def _neighbours(self, low: int, high: int) -> Callable[[int], bytes]:
+        """Keys of the records from ``low`` up to ``high``; two reads get them if they are short."""
+        if high - low < 2:
+            return self._key
+        end = min(high + 1, self._count)
+        raw = read_range(self._fs, self._fd, self._offsets_at + 8 * low, 8 * (end - low))
+        places = [*unpack(f"<{len(raw) // 8}Q", raw)]
+        if end == high:
+            places.append(self._offsets_at)
+        start, size = places[0], places[-1] - places[0]
+        if len(places) <= high - low or not 0 < size <= WINDOW or start + size > self._offsets_at:
+            return self._key
+        data = read_range(self._fs, self._fd, start, size)
+
+        def key_of(index: int) -> bytes:
+            at = places[index - low] - start
+            if 0 <= at <= len(data) - RECORD.size:
+                checksum, found, middle, end = RECORD.unpack_from(data, at)
+                middle += at + RECORD.size
+                end += middle
+                proved = end <= len(data) and self._extend(0, data[at + 4 : end]) == checksum
+                if found == index and proved:
+                    return data[at + RECORD.size : middle]
+            raise self._refuse(f"the offset of record {index}")
+
+        return key_of
 
     def _among(self, first: bytes) -> tuple[int, int]:
         """Where the records are whose keys begin with this byte; looked for once."""
