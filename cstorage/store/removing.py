@@ -16,6 +16,7 @@ import os
 import threading
 from collections import deque
 
+from cstorage.archive.threads import step_back
 from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ MANY = 16
 """Layers in a folder that are too many to wait for."""
 ROOM = 0.1
 """Share of a file system that has to be free for letting anybody wait for more of it."""
-NICE = 10
 
 
 class Remover:
@@ -65,7 +65,7 @@ class Remover:
         return True
 
     def _run(self) -> None:
-        _step_back()
+        step_back()
         while True:
             with self._mutex:
                 if not self._waiting:
@@ -84,11 +84,3 @@ def _nearly_full(work: Workspace) -> bool:
     except OSError:
         return True
     return found.f_bavail < ROOM * found.f_blocks
-
-
-def _step_back() -> None:
-    """Let others run before this thread: nobody waits for it."""
-    try:
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
-    except (OSError, AttributeError):
-        pass

@@ -394,7 +394,7 @@ class Helper:
         self._started = now
         top = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
         code = (
-            "import os, sys; os.chdir('/'); sys.path.insert(0, sys.argv[2]); os.nice(5); "
+            "import os, sys; os.chdir('/'); sys.path.insert(0, sys.argv[2]); os.nice(10); "
             "from cstorage.store.reading import settle_tables; settle_tables(sys.argv[1])"
         )
         try:
