@@ -11,7 +11,7 @@ Rules of this module (docs/journal-format.md, section 7):
   maps its neighbours with it.)
 * A point look-up reads one bucket (of one full in twenty the next one, too) and one record. A scan
   asks a filter first whether any key begins like that; then it searches the offsets: keys are
-  mostly hashes, so it guesses where a key stands and needs few looks.
+  mostly hashes, so it guesses where a key stands, twice or so, and reads the neighbours together.
 * Immutable once named. This module proves that a file is whole; whether it may be *trusted* is
   decided in ``snapshots``. ``snapshot_writer`` makes the files.
 """

@@ -253,6 +253,7 @@ def delete_scenario(folder: Path) -> None:
             (home / synthetic.layer_id(index)).mkdir()
         with open_at(root) as store:
             store.delete_image(synthetic.image_name(0))  # imports what deleting needs
+            store._core.remover.wait()  # and this what deleting many needs
             name = synthetic.image_name(len(synthetic.chains(DELETED)) - 1)
             os.sync()  # the copy is not what is measured
             start = store._core.journal.position
