@@ -82,16 +82,26 @@ class State:
         value = self._overlay.get(key, _ABSENT)
         return self._base_get(key) if value is _ABSENT else value
 
-    def look_ahead(self, keys: Iterable[bytes], more: int = 0) -> None:
-        """Look the keys up that are not known yet, all at once: ``get`` will be asked for them.
-
-        ``more`` of them will follow. More than ``DECODED_MAX`` would drive each other out.
-        """
+    @property
+    def _bottom(self) -> State:
         state = self
         while state._parent is not None:
             state = state._parent
-        if state._table is None:
-            return
+        return state
+
+    @property
+    def has_table(self) -> bool:
+        """Whether anything has to be looked up."""
+        return self._bottom._table is not None
+
+    def look_ahead(self, keys: Iterable[bytes], more: int = 0) -> None:
+        """Look the keys up that are not known yet, all at once: ``get`` will be asked for them.
+
+        ``more`` of them will follow. More than ``DECODED_MAX`` would drive each other out. Only of
+        a state that ``has_table``.
+        """
+        state = self._bottom
+        assert state._table is not None
         overlay, decoded = state._overlay, state._decoded
         wanted = {key for key in keys if key not in overlay}
         if len(decoded) + len(wanted) + more > DECODED_MAX:

@@ -30,6 +30,8 @@ EACH = 6
 
 def look(state: State, events: Sequence[ev.Event]) -> None:
     """Let ``state`` know what applying ``events``, at most ``PART`` of them, will ask it for."""
+    if not state.has_table:
+        return
     subjects = {ev.subject(event) for event in events}
     records = {keys.record(kind, id_): kind for kind, id_ in subjects if kind is not None}
     state.look_ahead(records, more=EACH * len(events))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -317,3 +319,22 @@ def test_a_frame_of_somebody_else_is_not_taken_for_ones_own(root, wrong):
         replica.catch_up(reading.Own(next_one + (wrong == "sequence"), draft))
         assert one._core is not other._core
         check_state(other, root)
+
+
+def test_the_maker_of_tables_steps_back():
+    """Among the processes of its session and, where sessions share the processors, among those."""
+    code = (
+        "import os; from cstorage.store import tables; tables.step_back(); "
+        "print(os.nice(0)); print(open('/proc/self/autogroup').read())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        start_new_session=True,
+    )
+    found = done.stdout.split()
+    assert int(found[0]) >= 10
+    if os.path.exists("/proc/self/autogroup"):
+        assert found[-1] == "10"
