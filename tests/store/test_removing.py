@@ -183,3 +183,15 @@ def test_an_interpreter_that_ends_without_closing_waits(place: Place, store: Sto
         [sys.executable, "-c", f"{code}.delete_image('app')", *words], timeout=60, check=True
     )
     assert trash(place) == []
+
+
+def test_a_command_returns_when_everything_is_gone(place: Place, store: Store) -> None:
+    stack(store, removing.MANY)
+    store.close()
+    code = "import sys; from cstorage.cli.main import entry; sys.exit(entry())"
+    roots = ["-g", str(place.graph), "-R", str(place.run), "-s", place.driver]
+    subprocess.run(
+        [sys.executable, "-c", code, *roots, "delete-image", "app"],
+        timeout=60, check=True, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert trash(place) == []
