@@ -18,6 +18,7 @@ Rules of this module (docs/journal-format.md, section 7):
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import islice
 from struct import Struct, unpack
 
@@ -304,7 +305,7 @@ class Snapshot:
         """
         pread, fd = self._pread, self._fd
         if len(places) < 2 or (places[-1] - places[0]) // len(places) > CLOSE:
-            return lambda at: pread(fd, size, at)
+            return partial(pread, fd, size)
         start, stop, data = 0, 0, b""
 
         def piece(at: int) -> bytes:
