@@ -11,15 +11,16 @@ Rules of this module (docs/journal-format.md, section 7):
   maps its neighbours with it.)
 * A point look-up reads one bucket (of one full in twenty the next one, too) and one record. A scan
   asks a filter first whether any key begins like that; then it searches the offsets: keys are
-  mostly hashes, so it guesses where a key stands and needs few looks.
+  mostly hashes, so it guesses where a key stands, twice or so, and reads the neighbours together.
 * Immutable once named. This module proves that a file is whole; whether it may be *trusted* is
   decided in ``snapshots``. ``snapshot_writer`` makes the files.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import islice
-from struct import Struct
+from struct import Struct, unpack
 
 from journal.checksum import CRC32C, blake2b, extender, sha256
 from journal.codec import decode
@@ -29,7 +30,7 @@ from journal.plain import TYPE_CHECKING, Any, NamedTuple
 from journal.position import Position
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 MAGIC = b"JRNLSNP\x02"
 END = b"JRNLEND\x02"
@@ -38,6 +39,8 @@ BLOCK = 1 << 20
 """What one of the checksums covers that an audit of the whole file proves."""
 GUESSES = 8
 """Looks of a search that guesses before it halves: so much for keys that are no hashes."""
+NEAR = 32
+"""Records so close to each other that they are read together rather than looked at one by one."""
 # magic, version, checksum id, block size, uuid, segment, offset, sequence, link, schema,
 # reducer version, count, digest, buckets, filters, offsets of: offsets, buckets, filters, meta,
 # checksums; time
@@ -49,6 +52,9 @@ AT_ONCE = 1 << 10
 """Bytes read where a record begins: all of nearly every one."""
 READ_MOST = 256 << 10
 """Bytes that a scan reads at once when it goes on for long."""
+CLOSE = 4 << 10
+WINDOW = 64 << 10
+"""Bytes read at once for many looks whose places are ``CLOSE`` to each other on the average."""
 
 BUCKET = 128
 PLACES = 13
@@ -243,6 +249,74 @@ class Snapshot:
             bucket = (bucket + 1) % self._buckets
         return None
 
+    def get_many(self, keys: Iterable[bytes]) -> dict[bytes, bytes]:
+        """The values of those keys that are there; ``SnapshotRefused`` if what it reads is damaged.
+
+        For a few hundred keys and more: looks lie in the file's order, and where they lie close to
+        each other one read serves many.
+        """
+        looks: list[tuple[int, bytes, bytes]] = []
+        for key in keys:
+            digest = hashed(key)
+            bucket = int.from_bytes(digest, "little") % self._buckets
+            looks.append((self._buckets_at + BUCKET * bucket, tag_of(digest), key))
+        looks.sort()
+        extend, found = self._extend, {}
+        places: list[tuple[int, bytes]] = []
+        window = self._window([at for at, _, _ in looks], BUCKET)
+        last, data = -1, b""
+        for at, tag, key in looks:
+            if at != last:
+                data, last = window(at), at
+                if extend(0, data[4:]) != int.from_bytes(data[:4], "little") or len(data) < BUCKET:
+                    raise self._refuse(f"the bucket at {at}")
+            tagged = data.find(tag, TAGS, OFFSETS)
+            if tagged >= 0 and not tagged & 3 and data.find(tag, tagged + 1, OFFSETS) < 0:
+                place = OFFSETS + (tagged - TAGS >> 2) * PLACE
+                places.append((int.from_bytes(data[place : place + PLACE], "little"), key))
+            elif (tagged >= 0 or data[OFFSETS - 4 : OFFSETS] != FREE) and (
+                value := self.get(key)
+            ) is not None:
+                found[key] = value  # in the next bucket, or beside one that has the same tag
+        places.sort()
+        window = self._window([at for at, _ in places], AT_ONCE)
+        for at, key in places:
+            data = window(at)
+            if len(data) >= RECORD.size:
+                checksum, _, middle, end = RECORD.unpack_from(data)
+                middle += RECORD.size
+                end += middle
+                if (
+                    data[RECORD.size : middle] == key
+                    and len(data) >= end
+                    and extend(0, data[4:end]) == checksum
+                ):
+                    found[key] = data[middle:end]
+                    continue
+            # Longer than one read, of a key with the same tag, or damaged.
+            if (value := self.get(key)) is not None:
+                found[key] = value
+        return found
+
+    def _window(self, places: list[int], size: int) -> Callable[[int], bytes]:
+        """Reads ``size`` bytes (fewer at the end of the file) at each of the ``places``, in order.
+
+        Pieces that lie close enough are read as one: a call costs as much as copying some KiB.
+        """
+        pread, fd = self._pread, self._fd
+        if len(places) < 2 or (places[-1] - places[0]) // len(places) > CLOSE:
+            return partial(pread, fd, size)
+        start, stop, data = 0, 0, b""
+
+        def piece(at: int) -> bytes:
+            nonlocal start, stop, data
+            if at + size > stop:
+                data = pread(fd, WINDOW, at)
+                start, stop = at, at + len(data)
+            return data[at - start : at - start + size]
+
+        return piece
+
     def __contains__(self, key: bytes) -> bool:
         return self.get(key) is not None
 
@@ -262,15 +336,21 @@ class Snapshot:
             return 0
         low, high = self._among(key[:1])
         wanted = _measure(key)
-        if wanted < 0 or high - low < 64:
-            return self._halve(key, low, high)
         # Between these two the keys are taken to be spread evenly.
         below, above = 0, 1 << 4 * DIGITS
-        for _ in range(GUESSES):
-            if high - low < 8:
+        for _ in range(GUESSES if wanted >= 0 else 0):
+            if high - low <= NEAR:
                 break
             share = (wanted - below) * (high - low) // max(above - below, 1)
             middle = min(max(low + share, low), high - 1)
+            # Of so many that lie before it, their root more or fewer may have come in between.
+            spread = 2 + int(2 * min(middle - low, high - middle) ** 0.5)
+            if 2 * spread <= NEAR:
+                first, last = max(low, middle - spread), min(high, middle + spread)
+                at = self._halve(key, first, last)
+                if not (at == first > low or at == last < high):
+                    return at
+                middle = at if at == first else at - 1  # it stands further off
             found = self._key(middle)
             measured = _measure(found)
             if found < key:
@@ -279,27 +359,51 @@ class Snapshot:
                 high, above = middle, measured
             if measured < 0 or not below <= wanted <= above:
                 break
-            # A few places beside the guess is where the key is expected; if it is there, half of
-            # what is left goes with one look more.
-            reach = max(4, int((high - low) ** 0.5))
-            if found < key and low + reach < high:
-                probe = self._key(low + reach)
-                if probe >= key:
-                    high, above = low + reach, max(_measure(probe), wanted)
-            elif found >= key and high - reach > low:
-                probe = self._key(high - reach)
-                if probe < key:
-                    low, below = high - reach + 1, min(max(_measure(probe), 0), wanted)
         return self._halve(key, low, high)
 
     def _halve(self, key: bytes, low: int, high: int) -> int:
-        while low < high:
+        """The same, where it is known to be one of ``low`` to ``high``."""
+        while high - low > NEAR:
             middle = low + high >> 1
             if self._key(middle) < key:
                 low = middle + 1
             else:
                 high = middle
+        key_of = self._neighbours(low, high)
+        while low < high:
+            middle = low + high >> 1
+            if key_of(middle) < key:
+                low = middle + 1
+            else:
+                high = middle
         return low
+
+    def _neighbours(self, low: int, high: int) -> Callable[[int], bytes]:
+        """Keys of the records from ``low`` up to ``high``; two reads get them if they are short."""
+        if high - low < 2:
+            return self._key
+        end = min(high + 1, self._count)
+        raw = read_range(self._fs, self._fd, self._offsets_at + 8 * low, 8 * (end - low))
+        places = [*unpack(f"<{len(raw) // 8}Q", raw)]
+        if end == high:
+            places.append(self._offsets_at)
+        start, size = places[0], places[-1] - places[0]
+        if len(places) <= high - low or not 0 < size <= WINDOW or start + size > self._offsets_at:
+            return self._key
+        data = read_range(self._fs, self._fd, start, size)
+
+        def key_of(index: int) -> bytes:
+            at = places[index - low] - start
+            if 0 <= at <= len(data) - RECORD.size:
+                checksum, found, middle, end = RECORD.unpack_from(data, at)
+                middle += at + RECORD.size
+                end += middle
+                proved = end <= len(data) and self._extend(0, data[at + 4 : end]) == checksum
+                if found == index and proved:
+                    return data[at + RECORD.size : middle]
+            raise self._refuse(f"the offset of record {index}")
+
+        return key_of
 
     def _among(self, first: bytes) -> tuple[int, int]:
         """Where the records are whose keys begin with this byte; looked for once."""

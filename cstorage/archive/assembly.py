@@ -213,6 +213,9 @@ class _Ahead(_Assembler):
     # -- the thread ------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        from cstorage.archive.threads import step_back
+
+        step_back()
         try:
             self._read()
             if self._buffer:

@@ -5,14 +5,17 @@ Rules of this module:
 * One thread per stage, one bounded queue between two stages, order kept. The library calls inside
   release the interpreter lock, so stages really run side by side.
 * A stage that fails hands its exception to whoever waits for it, once, and then only drains.
+* They step back: who looks at the store meanwhile does not wait for a processor until one of them
+  has used up its turn (docs/decisions/0033-quiet-readers.md).
 * ``close`` always ends the threads; a thread that is stuck in a read of its source is left behind
   as a daemon, because nothing can interrupt it.
 """
 
 from __future__ import annotations
 
+import os
 from queue import Empty, Full, Queue
-from threading import Thread
+from threading import Thread, get_native_id
 
 from journal.plain import TYPE_CHECKING, Any
 
@@ -20,6 +23,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _STUCK_S = 1.0
+NICE = 10
+"""How far threads step back. With 5 a reader waits as long as for anybody."""
+
+
+def step_back() -> None:
+    """Let others run before this thread; for threads of ours, since it cannot be taken back."""
+    thread = get_native_id()
+    try:
+        if os.getpriority(os.PRIO_PROCESS, thread) < NICE:
+            os.setpriority(os.PRIO_PROCESS, thread, NICE)
+    except OSError:
+        pass  # a system that does not want that
 
 
 class Producer:
@@ -34,6 +49,7 @@ class Producer:
         self._thread.start()
 
     def _run(self) -> None:
+        step_back()
         put = self._queue.put
         while not self._stop:
             try:
@@ -78,6 +94,7 @@ class Consumer:
         self._thread.start()
 
     def _run(self) -> None:
+        step_back()
         get = self._queue.get
         consume = self._consume
         while True:

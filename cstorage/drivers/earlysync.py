@@ -10,6 +10,7 @@ import os
 from threading import Event, Thread
 from time import monotonic
 
+from cstorage.archive.threads import step_back
 from cstorage.drivers import mountapi
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -25,6 +26,7 @@ class EarlySync:
         self._thread = Thread(target=self._run, name="early-sync", daemon=True)
 
     def _run(self) -> None:
+        step_back()
         pause = _PAUSE_S
         try:
             while not self._ended.wait(pause):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+from itertools import islice
 
 from cstorage.drivers import treewalk
 from journal.plain import TYPE_CHECKING
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 _GETFLAGS = 0x80086601
 _SETFLAGS = 0x40086602
 _FROZEN = 0x10 | 0x20  # immutable, append only
+PART = 4096
+"""Entries of a directory that are read before they are deleted: it may have millions."""
 _ANY = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
@@ -65,23 +68,55 @@ def _empty(root: int, parent: int, path: str) -> None:
                     raise OSError(
                         errno.EBUSY, "something is mounted here", f"{path}/{os.fsdecode(current)}"
                     )
-                for name in treewalk.names(directory):
-                    try:
-                        _insist(os.unlink, directory, name)
-                    except FileNotFoundError:
-                        continue
-                    except IsADirectoryError:
-                        pending.append(treewalk.joined(current, name))
+                pending += [treewalk.joined(current, name) for name in _clear(directory)]
             finally:
                 os.close(directory)
             found.append(current)
-        for current in reversed(found[1:]):
-            above, _, name = current.rpartition(b"/")
-            directory = tree.open(above)
-            try:
+        above, directory = b"", root
+        try:
+            for current in reversed(found[1:]):
+                place, _, name = current.rpartition(b"/")
+                if place != above:  # neighbours mostly have the same one
+                    if directory != root:
+                        os.close(directory)
+                        directory = root
+                    directory, above = tree.open(place), place
                 _insist(os.rmdir, directory, name)
-            finally:
+        finally:
+            if directory != root:
                 os.close(directory)
+
+
+def _clear(directory: int) -> list[bytes]:
+    """Delete what is in an open directory; returns the names of directories that are not empty.
+
+    A directory is taken for empty first: many are, and one call does without walking into it.
+    """
+    left: list[bytes] = []
+    with os.scandir(directory) as entries:
+        while part := list(islice(entries, PART)):
+            for entry in part:
+                name = entry.name
+                if entry.is_dir(follow_symlinks=False):
+                    try:
+                        os.rmdir(name, dir_fd=directory)
+                    except FileNotFoundError:
+                        continue
+                    except OSError:  # not empty, frozen, a mount: whoever walks into it will know
+                        left.append(os.fsencode(name))
+                    continue
+                try:
+                    os.unlink(name, dir_fd=directory)
+                except FileNotFoundError:
+                    continue
+                except IsADirectoryError:
+                    left.append(os.fsencode(name))
+                except PermissionError:
+                    try:
+                        _insist(os.unlink, directory, os.fsencode(name))
+                    except IsADirectoryError:
+                        left.append(os.fsencode(name))
+    return left
 
 
 def _mount(descriptor: int) -> bytes:

@@ -30,6 +30,8 @@ class Kind(StrEnum):
     IMAGE = "i"
     CONTAINER = "c"
 
+    __hash__ = str.__hash__  # the one of enumerations is a function of its own, in every look-up
+
 
 class Compression(IntEnum):
     """Compression of a layer archive, numbered as containers/storage records it."""

@@ -8,7 +8,7 @@ is an entry of its own (``keys``), so no operation depends on how much is stored
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from cstorage.model import Container, Digest, Image, Kind, Layer, Pin
 from cstorage.state import groups, keys, values
@@ -25,6 +25,9 @@ class Table(Protocol):
         """The state digest of the entries (``journal.digest``), 32 bytes."""
 
     def get(self, key: bytes) -> bytes | None: ...
+
+    def get_many(self, keys: Iterable[bytes]) -> dict[bytes, bytes]:
+        """The values of those keys that are there."""
 
     def scan(
         self, prefix: bytes, start: bytes = b"", reverse: bool = False
@@ -79,6 +82,36 @@ class State:
         value = self._overlay.get(key, _ABSENT)
         return self._base_get(key) if value is _ABSENT else value
 
+    @property
+    def _bottom(self) -> State:
+        state = self
+        while state._parent is not None:
+            state = state._parent
+        return state
+
+    @property
+    def has_table(self) -> bool:
+        """Whether anything has to be looked up."""
+        return self._bottom._table is not None
+
+    def look_ahead(self, keys: Iterable[bytes], more: int = 0) -> None:
+        """Look the keys up that are not known yet, all at once: ``get`` will be asked for them.
+
+        ``more`` of them will follow. More than ``DECODED_MAX`` would drive each other out. Only of
+        a state that ``has_table``.
+        """
+        state = self._bottom
+        assert state._table is not None
+        overlay, decoded = state._overlay, state._decoded
+        wanted = {key for key in keys if key not in overlay}
+        if len(decoded) + len(wanted) + more > DECODED_MAX:
+            decoded.clear()
+        wanted.difference_update(decoded)
+        found = state._table.get_many(wanted)
+        for key in wanted:
+            raw = found.get(key)
+            decoded[key] = None if raw is None else values.decode(key, raw)
+
     def put(self, key: bytes, value: Any) -> None:
         if self._shared:
             self._overlay, self._gaps = dict(self._overlay), self._gaps.copy()
@@ -89,6 +122,14 @@ class State:
         self._overlay[key] = value
         if new:
             self._arrived.append(key)
+
+    def take_over(self, draft: State) -> None:
+        """Change to what ``draft``, a state on top of this one, is."""
+        for key, value in draft._overlay.items():
+            self.put(key, value)
+
+    def is_base_of(self, draft: State) -> bool:
+        return draft._parent is self
 
     def remove(self, key: bytes) -> None:
         self.put(key, None)
@@ -282,8 +323,9 @@ class State:
         return groups.members(self, keys.images_of_layer(layer))
 
     def container_of_layer(self, layer: str) -> str | None:
-        if self.get(keys.uses(b"Y", layer)) is None:
-            return None  # asked for anyway by whoever changes the layer
+        # Asked for anyway by whoever changes the layer, and counted once where there is none.
+        if not self.count(Kind.CONTAINER) or self.get(keys.uses(b"Y", layer)) is None:
+            return None
         return next(groups.members(self, keys.containers_of_layer(layer)), None)
 
     def containers_of_image(self, image: str) -> Iterator[str]:
@@ -322,7 +364,7 @@ class State:
         return [pin for _, pin in self.scan(keys.PINS)]
 
     def count(self, kind: Kind) -> int:
-        found: int | None = self.get(keys.counter(kind.value))
+        found: int | None = self.get(keys.counter(kind))
         return found or 0
 
     @property

@@ -16,14 +16,14 @@ Rules of this module:
 from __future__ import annotations
 
 from cstorage.errors import StorageError
-from cstorage.model import Kind
+from cstorage.model import Kind, Layer
 from cstorage.state import keys
 from journal.plain import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from cstorage.model import BigDataItem, DiffSummary, Layer
+    from cstorage.model import BigDataItem, DiffSummary, Item
     from cstorage.state import State
 
 BLOCK = 4096
@@ -33,6 +33,9 @@ IMAGES = b"X"
 CONTAINERS = b"Y"
 _USAGE = keys.counter("usage")
 _OWNER = keys.counter("owner")
+_ROOT = _OWNER + b"0"
+_NUMBER = {Kind.LAYER: 0, Kind.IMAGE: 1, Kind.CONTAINER: 2}
+"""Where ``Owned`` counts the items of a kind."""
 
 
 class ReplayError(StorageError):
@@ -114,6 +117,8 @@ def weight(layer: Layer) -> int:
 
 def uses(state: State, which: bytes, layer: str) -> int:
     """Images (``IMAGES``) or containers (``CONTAINERS``) that need the layer, one per top layer."""
+    if which == CONTAINERS and not state.count(Kind.CONTAINER):
+        return 0  # told by an entry that is looked at once, not by one for each layer
     found: int | None = state.get(keys.uses(which, layer))
     return found or 0
 
@@ -132,35 +137,44 @@ def _shift_owner(state: State, uid: int, by: Owned) -> None:
         state.put(key, new if any(new) else None)
 
 
-def _counted(kind: Kind, sign: int) -> Owned:
-    match kind:
-        case Kind.LAYER:
-            return Owned(layers=sign)
-        case Kind.IMAGE:
-            return Owned(images=sign)
-        case Kind.CONTAINER:
-            return Owned(containers=sign)
+def _part(kind: Kind, item: Item, sign: int) -> Owned:
+    """What an item is of what its creator brought; contents apart."""
+    if isinstance(item, Layer):
+        return _weighed(item, sign)._replace(layers=sign)
+    return Owned(images=sign) if kind is Kind.IMAGE else Owned(containers=sign)
+
+
+def _weighed(layer: Layer, sign: int) -> Owned:
+    return Owned(layer_bytes=sign * weight(layer), unmeasured=0 if measured(layer) else sign)
+
+
+def all_are_roots(state: State, kind: Kind) -> bool:
+    """Whether UID 0 created every item of the kind: two looks instead of one for each item."""
+    root = state.get(_ROOT)
+    return bool(root) and root[_NUMBER[kind]] == state.count(kind)
 
 
 def owner(state: State, kind: Kind, id_: str) -> int:
     """UID that created the item; 0 if that is not known."""
+    if all_are_roots(state, kind):
+        return 0
     found: int | None = state.get(keys.owner(kind, id_))
     return found or 0
 
 
-def item_entered(state: State, kind: Kind, id_: str, uid: int) -> None:
+def item_entered(state: State, kind: Kind, item: Item, uid: int) -> None:
     """An item was created by ``uid``."""
     if uid:
-        state.put(keys.owner(kind, id_), uid)
-    _shift_owner(state, uid, _counted(kind, 1))
+        state.put(keys.owner(kind, item.id), uid)
+    _shift_owner(state, uid, _part(kind, item, 1))
 
 
-def item_left(state: State, kind: Kind, id_: str) -> None:
+def item_left(state: State, kind: Kind, item: Item) -> None:
     """An item was deleted, whoever did that."""
-    uid = owner(state, kind, id_)
+    uid = owner(state, kind, item.id)
     if uid:
-        state.remove(keys.owner(kind, id_))
-    _shift_owner(state, uid, _counted(kind, -1))
+        state.remove(keys.owner(kind, item.id))
+    _shift_owner(state, uid, _part(kind, item, -1))
 
 
 def layer_entered(state: State, layer: Layer, sign: int = 1) -> None:
@@ -179,6 +193,9 @@ def layer_changed(state: State, old: Layer, new: Layer) -> None:
     images, containers = uses(state, IMAGES, new.id), uses(state, CONTAINERS, new.id)
     _weigh(state, old, -1, images, containers)
     _weigh(state, new, 1, images, containers)
+    uid = owner(state, Kind.LAYER, new.id)
+    _shift_owner(state, uid, _weighed(old, -1))
+    _shift_owner(state, uid, _weighed(new, 1))
 
 
 def _weigh(state: State, layer: Layer, sign: int, images: int, containers: int) -> None:
@@ -195,9 +212,6 @@ def _weigh(state: State, layer: Layer, sign: int, images: int, containers: int) 
             0,
         ),
     )
-    uid = owner(state, Kind.LAYER, layer.id)
-    part = Owned(layer_bytes=size, unmeasured=0 if measured(layer) else sign)
-    _shift_owner(state, uid, part)
 
 
 def needed(state: State, which: bytes, layer: str, by: int) -> None:

@@ -11,7 +11,7 @@ Rules of this module:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from cstorage.state import keys
 from cstorage.state.gaps import GONE, Gaps
@@ -52,6 +52,17 @@ class Levels:
             if value is not None:
                 return value or None
         return None
+
+    def get_many(self, keys: Iterable[bytes]) -> dict[bytes, bytes]:
+        found: dict[bytes, bytes] = {}
+        for table in self._downwards:
+            keys = [key for key in keys if key not in found]
+            try:
+                found |= table.get_many(keys)
+            except Exception as error:
+                self._report(table, error)
+                raise
+        return {key: value for key, value in found.items() if value}
 
     def scan(
         self, prefix: bytes, start: bytes = b"", reverse: bool = False

@@ -118,7 +118,7 @@ def _store(state: State, kind: Kind, item: Item) -> None:
 
 
 def _count(state: State, kind: Kind, by: int) -> None:
-    key = keys.counter(kind.value)
+    key = keys.counter(kind)
     state.put(key, (state.get(key) or 0) + by)
 
 
@@ -134,7 +134,7 @@ def _enter(state: State, kind: Kind, item: Item, volatile: bool, uid: int) -> No
     state.put(keys.order(kind, volatile, item.sequence), item.id)
     if item.big_data:
         aggregates.content_kept(state, aggregates.contents_of(_NO_DIFF, item.big_data), uid)
-    aggregates.item_entered(state, kind, item.id, uid)
+    aggregates.item_entered(state, kind, item, uid)
     _count(state, kind, 1)
 
 
@@ -146,7 +146,7 @@ def _leave(state: State, kind: Kind, item: Item, volatile: bool) -> None:
     state.remove(keys.order(kind, volatile, item.sequence))
     if item.big_data:
         aggregates.content_left(state, aggregates.contents_of(_NO_DIFF, item.big_data))
-    aggregates.item_left(state, kind, item.id)
+    aggregates.item_left(state, kind, item)
     _count(state, kind, -1)
     for pin in state.pins(kind, item.id):
         _drop_pin(state, kind, item.id, pin.by)

@@ -25,7 +25,7 @@ from cstorage.model import Container, Image, Kind, Layer
 from cstorage.state import State
 from cstorage.store.catalogue import Catalogue
 from cstorage.store.exchange import exchange
-from cstorage.store.reading import translated
+from cstorage.store.reading import Own, translated
 from cstorage.store.workspace import Folder, Intent, Workspace
 from journal.plain import TYPE_CHECKING, Any
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from cstorage.store.kept import Gone
     from journal import Writer
 
+_DELETIONS = (ev.LayerDeleted, ev.ImageDeleted, ev.ContainerDeleted, ev.ImageMappedLayerRemoved)
 _FRAME_BYTES_MAX = 16 << 20
 """Most bytes that one frame of the journal holds, apart from who did it and why."""
 
@@ -232,13 +233,23 @@ class Transaction:
             raise
         # Anything else, an interrupt above all, may have come after the frame was written: then
         # taking back what it speaks of would be a loss. Who settles it asks the journal first.
-        core._catch_up()
+        core._catch_up(self._own())
         try:
             self._remove(gone_layers, gone_contents, gone_folders)
         except (StorageError, OSError):
             return  # the change is made; what could not be moved out yet is left to a sweep
         self._unsettled = False
         self._done = True
+
+    def _own(self) -> Own | None:
+        """What was committed, if it only deletes: such events are IDs and hold nothing else.
+
+        Of others the state shall have what the journal gives back, not objects of the caller's,
+        and know who caused them.
+        """
+        if not self.written or not all(isinstance(event, _DELETIONS) for event in self.events):
+            return None
+        return Own(self._next - len(self.events), self.state)
 
     def _append(self, *, use_reserve: bool) -> None:
         from cstorage.events import codec
@@ -365,7 +376,7 @@ class Transaction:
                 self.core.content.evict(key, self._trash.path)
 
     def close(self) -> None:
-        """Delete what the transaction removed. Slow; the writer lock is not held any more."""
+        """Delete what the transaction removed; the writer lock is not held any more."""
         kept_s = 0.0
         if self._trash is not None and self._dropped_layers and self.core.may_have_view:
             from cstorage.store.projecting import grace_s
@@ -381,7 +392,7 @@ class Transaction:
                 continue
             try:
                 trash.keep(kept_s)
-                trash.discard()
+                self.core.remover.discard(trash)
             except OSError:
                 trash.abandon()  # the change is made; a sweep tries again to delete the rest
         self._trash = self._image_trash = None

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from cstorage.store.kept import Retention
     from cstorage.store.mounts import MountTable
     from cstorage.store.past import Moment
+    from cstorage.store.reading import Own
+    from cstorage.store.removing import Remover
     from journal import Journal
 else:
     ev = LazyModule("cstorage.events")  # a command that only looks has no use for events
@@ -141,8 +143,8 @@ class Core:
     def _state(self) -> State:
         return self._replica.state
 
-    def _catch_up(self) -> None:
-        self._replica.catch_up()
+    def _catch_up(self, own: Own | None = None) -> None:
+        self._replica.catch_up(own)
 
     @property
     def until(self) -> int | None:
@@ -278,6 +280,18 @@ class Core:
 
             after_commit(self)
 
+    @property
+    def remover(self) -> Remover:
+        """What deletes the trees of large deletions; imported by whoever has something for it."""
+        from cstorage.store.removing import Remover
+
+        found: Remover = self.__dict__.setdefault("_remover", Remover())
+        return found
+
+    def _await_removals(self) -> None:
+        if "_remover" in self.__dict__:
+            self.remover.wait()
+
     def snapshot(self) -> Path | None:
         """Write a snapshot of the current state and return the folder; ``None`` if it is empty."""
         with self.mutex:
@@ -356,6 +370,7 @@ class Core:
         places = [self.staging, self.trash]
         if self.image_staging != self.staging:
             places += [self.image_staging, self.image_trash]
+        self._await_removals()
         if self.location.read_only or not any_entries(*places):
             return 0
         settled = 0
@@ -437,3 +452,4 @@ class Core:
                 shelf.close()
             self.journal.close()
         self._replica.close()
+        self._await_removals()

@@ -20,7 +20,7 @@ from cstorage.errors import (
     NotAnImage,
 )
 from cstorage.model import Container, Image, Kind, Layer, LayerID
-from cstorage.state import aggregates
+from cstorage.state import aggregates, ahead
 from cstorage.store import lookup, pins
 from journal.plain import TYPE_CHECKING
 
@@ -32,10 +32,11 @@ if TYPE_CHECKING:
 
 def drop_layer(tx: Transaction, id_: LayerID) -> None:
     """The layer goes; images that have it as a mapped top layer forget it."""
-    for image_id in list(tx.state.images_of_layer(id_)):
-        image = tx.state.image(image_id)
-        if image is not None and id_ in image.mapped_top_layers:
-            tx.emit(ev.ImageMappedLayerRemoved(image.id, id_))
+    if aggregates.uses(tx.state, aggregates.IMAGES, id_):  # else no image has it on top
+        for image_id in list(tx.state.images_of_layer(id_)):
+            image = tx.state.image(image_id)
+            if image is not None and id_ in image.mapped_top_layers:
+                tx.emit(ev.ImageMappedLayerRemoved(image.id, id_))
     tx.emit(ev.LayerDeleted(id_))
 
 
@@ -113,6 +114,8 @@ def image(core: Core, key: str, commit: bool = True) -> list[LayerID]:
         found, gone = _image_plan(tx.state, key)
         tx.emit(ev.ImageDeleted(found.id))
         present = [id_ for id_ in gone if tx.state.layer(id_) is not None]
+        if len(present) >= ahead.LEAST:
+            ahead.look(tx.state, [ev.LayerDeleted(id_) for id_ in present])
         for id_ in present:
             drop_layer(tx, id_)
     if len(present) != len(gone):

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cstorage.state import State
+    from cstorage.store.reading import Own
     from journal import Frame, Journal, Position
 
 Moment = int | datetime
@@ -55,7 +56,7 @@ class Past(Replica):
     def position(self) -> Position:
         return super().position._replace(sequence=self._reached)
 
-    def catch_up(self) -> None:
+    def catch_up(self, own: Own | None = None) -> None:
         """Nothing: the past stays as it is."""
 
 

@@ -15,7 +15,7 @@ from cstorage.errors import OutcomeUnknown, StorageError, StoreBusy, StoreDamage
 from cstorage.state import State
 from cstorage.store import tables
 from journal.frame import DATA
-from journal.plain import TYPE_CHECKING
+from journal.plain import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,15 +58,23 @@ def apply_frame(state: State, frame: Frame) -> int:
     if frame.kind != DATA:
         return 0
     from cstorage.events import codec
+    from cstorage.state import ahead
     from cstorage.state.reducer import apply
 
     sequence = frame.first_sequence
-    decode = codec.decode
     transaction = frame.transaction()
     uid = int(transaction.actor[0])
-    for raw in transaction.events:
-        apply(state, decode(raw), sequence, uid)
-        sequence += 1
+    if frame.count < ahead.LEAST:
+        for raw in transaction.events:
+            apply(state, codec.decode(raw), sequence, uid)
+            sequence += 1
+        return frame.count
+    for at in range(0, frame.count, ahead.PART):
+        events = [codec.decode(raw) for raw in transaction.events[at : at + ahead.PART]]
+        ahead.look(state, events)
+        for event in events:
+            apply(state, event, sequence, uid)
+            sequence += 1
     return frame.count
 
 
@@ -77,6 +85,13 @@ def settle_tables(journal_path: str) -> None:
             tables.settle(journal, journal_path, apply_frame, least=TAIL_EVENTS)
     except (journal_api.JournalError, OSError):
         return
+
+
+class Own(NamedTuple):
+    """What the holder of the writer lock has just committed, and the state that it leads to."""
+
+    first_sequence: int
+    draft: State
 
 
 class Replica:
@@ -117,8 +132,10 @@ class Replica:
         assert self.reader is not None
         return self.reader.position
 
-    def catch_up(self) -> None:
+    def catch_up(self, own: Own | None = None) -> None:
         """Apply what was committed since; costs one ``fstat`` when that is nothing.
+
+        Events of ``own`` were applied to its draft and need not be once more.
 
         If it does not come to its end, interrupted say, the next call begins anew: a state that
         lacks a frame which its reader has passed would be wrong for good.
@@ -131,7 +148,16 @@ class Replica:
         self._torn = True
         with translated():
             for frame in self.reader.read_new():
-                self.tail_events += apply_frame(self.state, frame)
+                if (
+                    own is not None
+                    and frame.kind == DATA
+                    and frame.first_sequence == own.first_sequence
+                    and self.state.is_base_of(own.draft)
+                ):
+                    self.state.take_over(own.draft)
+                    self.tail_events += frame.count
+                else:
+                    self.tail_events += apply_frame(self.state, frame)
         self._torn = False
 
     def refresh(self) -> None:

@@ -117,7 +117,7 @@ class Store(Finder, ItemData, Mounter, Chronicler, Neighbour):
     def close(self) -> None:
         """Close the journal, once for every time it was opened; the last one counts.
 
-        Nothing is unmounted, nothing is lost without it.
+        Waits for files that are being removed. Nothing is unmounted, nothing is lost without it.
         """
         from cstorage.store import opening
 
@@ -544,8 +544,9 @@ class Store(Finder, ItemData, Mounter, Chronicler, Neighbour):
     def delete_image(self, key: str, commit: bool = True) -> list[LayerID]:
         """Delete an image and the layers that only it needs; returns those, the topmost first.
 
-        Without ``commit`` it only tells. Raises ``NotAnImage``, ``ImageUsedByContainer``,
-        ``ItemPinned``; and ``LayerUnknown`` after the image is gone if a layer was missing.
+        Files of sixteen layers and more are removed soon after. Without ``commit`` it only tells.
+        Raises ``NotAnImage``, ``ImageUsedByContainer``, ``ItemPinned``; and ``LayerUnknown`` after
+        the image is gone if a layer was missing.
         """
         return deletion.image(self._core, key, commit)
 

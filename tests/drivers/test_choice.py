@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cstorage.drivers import mountapi, options, overlay_options, registry
+from cstorage.drivers import mountapi, options, overlay_options, registry, removal
 from cstorage.drivers.contract import DriverOptions
 from cstorage.drivers.overlay import OverlayDriver
 from cstorage.drivers.removal import remove_tree
@@ -192,6 +192,29 @@ def test_links_are_removed_not_followed(tmp_path: Path) -> None:
     remove_tree(str(tmp_path / "tree"))
     assert os.listdir(tmp_path) == ["keep"]
     assert os.listdir(tmp_path / "keep") == ["file"]
+
+
+def test_a_directory_is_emptied_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files, empty directories and full ones among each other, more than are read at once."""
+    monkeypatch.setattr(removal, "PART", 3)
+    for number in range(20):
+        (tmp_path / f"tree/empty{number}").mkdir(parents=True)
+        (tmp_path / f"tree/full{number}/a/b").mkdir(parents=True)
+        (tmp_path / f"tree/full{number}/a/file").touch()
+        (tmp_path / f"tree/file{number}").touch()
+        (tmp_path / f"tree/link{number}").symlink_to(tmp_path / "tree/empty0")
+    remove_tree(str(tmp_path / "tree"))
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.root
+@root_only
+def test_empty_directories_in_immutable_ones_are_removed(tmp_path: Path) -> None:
+    (tmp_path / "tree/d/empty").mkdir(parents=True)
+    for path in ("tree/d/empty", "tree/d"):
+        subprocess.run(["chattr", "+i", str(tmp_path / path)], check=True)
+    remove_tree(str(tmp_path / "tree"))
+    assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.root

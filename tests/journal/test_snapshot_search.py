@@ -12,7 +12,7 @@ import pytest
 
 from journal import snapshot, snapshot_writer
 from journal.digest import StateDigest
-from journal.errors import UnsupportedFormat
+from journal.errors import SnapshotRefused, UnsupportedFormat
 from journal.fs import REAL, OsFs
 from journal.position import Position
 
@@ -78,29 +78,6 @@ def test_a_scan_gives_what_a_sorted_list_gives(tmp_path, name):
         found.prove_all()
 
 
-def test_a_hash_is_found_in_a_few_looks(tmp_path):
-    """However many there are; halving takes a look more whenever they double."""
-    looks = {}
-    for count in (1000, 16_000):
-        keys = hashes(count)
-        with made(tmp_path / f"{count}", keys) as found:
-            found._bisect(keys[0])  # where the kind begins is looked for once
-            counted = []
-            whole = found._key
-
-            def key(index, counted=counted, whole=whole):
-                counted.append(index)
-                return whole(index)
-
-            found._key = key  # type: ignore[method-assign]
-            wanted = hashes(200, salt="absent")
-            for one in wanted:
-                found._bisect(one[:14])
-            looks[count] = len(counted) / len(wanted)
-    assert looks[16_000] < 12, looks
-    assert looks[16_000] < looks[1000] + 3, looks
-
-
 class Counting(OsFs):
     """Notes every read."""
 
@@ -110,6 +87,23 @@ class Counting(OsFs):
     def pread(self, fd: int, size: int, offset: int, /) -> bytes:  # type: ignore[override]
         self.reads.append(size)
         return REAL.pread(fd, size, offset)
+
+
+def test_a_hash_is_found_with_a_few_reads(tmp_path):
+    """However many there are; halving takes two reads more whenever they double."""
+    reads = {}
+    for count in (20, 1000, 16_000):
+        made(tmp_path / f"{count}", hashes(count), longest=4).close()
+        fs = Counting()
+        with snapshot.Snapshot(fs, str(tmp_path / f"{count}")) as found:
+            found._bisect(b"L0")  # where the kind begins is looked for once
+            fs.reads.clear()
+            for one in hashes(200, salt="absent"):
+                found._bisect(one[:14])
+            reads[count] = len(fs.reads) / 200
+    assert reads[20] == 2
+    assert reads[1000] < 5, reads
+    assert reads[16_000] < 6.5, reads
 
 
 @pytest.mark.parametrize("count", [10, 1000, 20_000])
@@ -213,3 +207,57 @@ def test_long_records_are_read_whole_both_ways(tmp_path):
         assert [found.get(key) for key in keys] == [value for _, value in records]
         assert found.described.meta == [1, "x"]
         found.prove_all()
+
+
+@pytest.mark.parametrize("close", [0, 1 << 30])
+@pytest.mark.parametrize("kind", KEYS)
+def test_many_looks_give_what_one_after_the_other_give(
+    tmp_path: Path, kind: str, close: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Read one by one and in large pieces; what is there, what is not, and all of it."""
+    monkeypatch.setattr(snapshot, "CLOSE", close)
+    found = made(tmp_path / "s", KEYS[kind])
+    absent = hashes(200, salt="absent")
+    for asked in (KEYS[kind] + absent, KEYS[kind][::7], absent, KEYS[kind][:1], []):
+        wanted = {key: value for key in asked if (value := found.get(key)) is not None}
+        assert found.get_many(asked) == wanted
+        assert set(wanted) == set(asked) & set(KEYS[kind])
+
+
+@pytest.mark.parametrize("close", [0, 1 << 30])
+def test_many_looks_refuse_what_is_damaged(
+    tmp_path: Path, close: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bit flipped anywhere: the right answer or none."""
+    monkeypatch.setattr(snapshot, "CLOSE", close)
+    keys = hashes(40)
+    made(tmp_path / "s", keys, longest=3).close()
+    whole = (tmp_path / "s").read_bytes()
+    right = {key: key[::-1] * (1 + key[-1] % 3) for key in keys}
+    refused = 0
+    for at in range(snapshot.HEADER_SIZE, len(whole) - snapshot.FOOTER.size, 11):
+        (tmp_path / "s").write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
+        try:
+            with snapshot.Snapshot(REAL, str(tmp_path / "s")) as found:
+                assert found.get_many(keys) == right
+        except SnapshotRefused:
+            refused += 1
+    assert refused > len(keys) * 8
+
+
+def test_a_search_refuses_what_is_damaged(tmp_path: Path) -> None:
+    """A bit flipped in a record or in its offset: what begins like that, or none."""
+    keys = sorted(hashes(40))
+    with made(tmp_path / "s", keys, longest=3) as found:
+        end = found._buckets_at
+    whole = (tmp_path / "s").read_bytes()
+    refused = 0
+    for at in range(snapshot.HEADER_SIZE, end, 23):
+        (tmp_path / "s").write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        with snapshot.Snapshot(REAL, str(tmp_path / "s")) as found:
+            for key in keys[::5]:
+                try:
+                    assert [one for one, _ in found.scan(key[:12])] == [key]
+                except SnapshotRefused:
+                    refused += 1
+    assert refused > len(range(snapshot.HEADER_SIZE, end, 23)) / 2

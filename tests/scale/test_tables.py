@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -13,7 +15,7 @@ import cstorage
 from cstorage.errors import StorageError
 from cstorage.state import State
 from cstorage.store import reading, tables
-from journal import Journal
+from journal import Frame, Journal
 from journal.snapshots import Snapshots
 
 
@@ -266,3 +268,73 @@ def test_a_listing_does_not_begin_with_reading_everything(root):
         # It shows the store of the moment it began; the next listing shows the next moment.
         assert next(listing).id == "image00001"
         assert [image.id for image in store.images()][:2] == ["image00000", "image00002"]
+
+
+def test_a_deletion_is_applied_once_by_who_committed_it(root, monkeypatch):
+    """And what it leads to is what everybody else gets from the journal."""
+    applied: list[str] = []
+
+    def noted(state: State, frame: Frame) -> int:
+        applied.append(frame.kind_name)
+        return apply_frame(state, frame)
+
+    apply_frame = reading.apply_frame
+    monkeypatch.setattr(reading, "apply_frame", noted)
+    with open_store(root) as store:
+        for name in "abcd":
+            parent = ""
+            for number in range(9):
+                parent = store.create_layer(parent=parent, names=[f"{name}{number}"]).id
+            store.create_image(id=name, layer=parent, names=[f"name {name}"])
+        store.create_container(id="box", image="d")
+        assert settle(root)
+    with open_store(root) as store:
+        applied.clear()
+        store.delete_image("a")
+        with store.transaction() as tx:
+            tx.delete_image("b")
+            tx.delete_container("box")
+            tx.delete_image("d")
+        assert "data" not in applied
+        check_state(store, root)
+        applied.clear()
+        with store.transaction() as tx:
+            tx.delete_image("c")
+            tx.create_image(id="e", names=["name c"])
+        assert applied.count("data") == 1, "what holds more than IDs is read back"
+        check_state(store, root)
+        assert [layer.id for layer in store.layers()] == []
+
+
+@pytest.mark.parametrize("wrong", ["sequence", "base"])
+def test_a_frame_of_somebody_else_is_not_taken_for_ones_own(root, wrong):
+    with open_store(root) as one, open_store(root, program="another") as other:
+        one.create_image(id="i", names=["n"])
+        replica = other._core._replica
+        replica.catch_up()
+        one.delete_image("i")
+        next_one = replica.position.sequence + 1
+        draft = State(replica.state if wrong == "sequence" else None)
+        draft.put(b"@wrong", "draft")
+        replica.catch_up(reading.Own(next_one + (wrong == "sequence"), draft))
+        assert one._core is not other._core
+        check_state(other, root)
+
+
+def test_the_maker_of_tables_steps_back():
+    """Among the processes of its session and, where sessions share the processors, among those."""
+    code = (
+        "import os; from cstorage.store import tables; tables.step_back(); "
+        "print(os.nice(0)); print(open('/proc/self/autogroup').read())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        start_new_session=True,
+    )
+    found = done.stdout.split()
+    assert int(found[0]) >= 10
+    if os.path.exists("/proc/self/autogroup"):
+        assert found[-1] == "10"

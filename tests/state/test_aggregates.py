@@ -183,3 +183,24 @@ def test_a_content_stays_with_the_user_who_brought_it_first():
     }
     apply(state, ev.ImageDeleted("hers"), 4, 7)
     assert dict(aggregates.owners(state)) == {}
+
+
+def test_who_deletes_an_item_takes_it_from_its_creator():
+    """Be all of them root's, or some, or none."""
+    for users in ([0, 0, 0], [0, 7, 0, 8], [7, 7], [7, 0]):
+        state = State()
+        for number, uid in enumerate(users):
+            apply(state, layer(f"l{number}", diff=filled(number + 1)), number + 1, uid)
+            assert aggregates.owner(state, Kind.LAYER, f"l{number}") == uid
+        while users:
+            number = len(users) - 1
+            assert aggregates.owner(state, Kind.LAYER, f"l{number}") == users.pop()
+            apply(state, ev.LayerDeleted(f"l{number}"), 9, 5)
+            assert dict(aggregates.owners(state)) == {
+                uid: Owned(
+                    layers=users.count(uid),
+                    layer_bytes=sum(n + 1 for n, other in enumerate(users) if other == uid),
+                )
+                for uid in users
+            }
+        assert list(state.scan(b"W")) == []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import pytest
 
@@ -26,6 +26,9 @@ class Rows:
 
     def get(self, key: bytes) -> bytes | None:
         return self.rows.get(key)
+
+    def get_many(self, keys: Iterable[bytes]) -> dict[bytes, bytes]:
+        return {key: self.rows[key] for key in keys if key in self.rows}
 
     def __len__(self) -> int:
         return len(self.rows)

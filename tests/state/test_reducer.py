@@ -34,6 +34,9 @@ class SortedTable:
         at = bisect_left(self.keys, key)
         return self.entries[at][1] if at < len(self.keys) and self.keys[at] == key else None
 
+    def get_many(self, keys):
+        return {key: value for key in keys if (value := self.get(key)) is not None}
+
     def scan(self, prefix: bytes, start: bytes = b"", reverse: bool = False):
         found = [(k, v) for k, v in self.entries if k.startswith(prefix) and k >= start]
         return iter(found[::-1] if reverse else found)
