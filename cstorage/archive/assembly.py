@@ -4,16 +4,21 @@ Rules of this module:
 
 * Every byte handed to the sink is proven by the end, one way or the other: files by the digests of
   the manifest that the import recorded beside the recipe (whoever calls vouches for both), or the
-  whole by the archive's own digest. Without either, files are compared by the recipe's CRC-64.
-* A file is proven before its last bytes leave. One that changed is named, and ends the archive.
-* Only SHA-256 of the whole is worth a thread: all else is done in less time than handing it over
-  takes on a busy machine.
-* Memory is ``_BUFFERS`` buffers of ``_BUFFER`` bytes whatever the size of the archive.
+  whole by the archive's own digest. Without a manifest, files are compared by the recipe's CRC-64,
+  so that one that changed can be named.
+* A file is proven before its last bytes leave, one that fits into a buffer before its first. One
+  that changed is named, and ends the archive.
+* The last buffer is held back until all is proven: who reads along sees an archive without an end,
+  not a whole one that is wrong.
+* Most is done by ``Filler.fill``, which knows no errors: what it cannot put into the buffer,
+  whatever the reason, is left to ``_Assembler``, which can, or says why not.
+* Memory is a handful of buffers of ``_BUFFER`` bytes whatever the size of the archive.
 """
 
 from __future__ import annotations
 
 import os
+from itertools import chain
 
 from cstorage.archive.compression import taker
 from cstorage.archive.names import clean
@@ -23,64 +28,242 @@ from cstorage.errors import ArchiveError, ContentChanged
 from journal.plain import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
+    from typing import TypeAlias
 
     from cstorage.archive.compression import ByteSink, ByteSource
     from cstorage.archive.manifest import Hasher
+    from cstorage.archive.recipe import RecipeEntry
 
-_BUFFERS = 4
 _BUFFER = 1 << 20
 
+Content: TypeAlias = "tuple[bytes, int, bytes]"
+"""Name, size and digest of a file."""
 
-class _Assembler:
-    """Fills a buffer with proven bytes in the order of the recipe; ``_next_buffer`` empties it."""
+
+class Piece:
+    """A buffer, how much of it is used, and what files are in it, if a list is to prove them."""
+
+    def __init__(self, buffer: memoryview) -> None:
+        self.buffer = buffer
+        self.used = 0
+        self.found: list[Content] = []
+
+
+def fill(
+    piece: Piece,
+    entries: Iterable[RecipeEntry],
+    open_payload: Callable[[bytes], int],
+    hasher: Hasher | None,
+) -> RecipeEntry | None:
+    """Put entries into the piece; the first one that it did not put there, ``None`` if all are.
+
+    An entry is not put there if it does not fit, or if its file cannot be opened, has another size
+    or, without ``hasher``, another CRC-64. With ``hasher`` it is for the caller to prove what is in
+    ``piece.found``.
+    """
+    buffer = piece.buffer
+    limit = len(buffer)
+    read, close = os.readv, os.close
+    used = piece.used
+    try:
+        for entry in entries:
+            data, name, size, crc = entry
+            at = used + len(data)
+            stop = at + size
+            if stop >= limit:
+                break
+            buffer[used:at] = data
+            if size:
+                try:
+                    fd = open_payload(name)
+                except (OSError, ContentChanged):
+                    break
+                try:
+                    # One byte more than there should be, to see whether there is.
+                    if read(fd, (buffer[at : stop + 1],)) != size:
+                        break
+                except OSError:
+                    break
+                finally:
+                    close(fd)
+                if hasher is not None:
+                    piece.found.append((name, size, hasher(buffer[at:stop]).digest()))
+                elif crc64(buffer[at:stop]).to_bytes(8, "big") != crc:
+                    break
+            used = stop
+        else:
+            return None
+    finally:
+        piece.used = used
+    return entry
+
+
+class _Out:
+    """Proves pieces and hands them to the sink; the last one only when asked to."""
 
     def __init__(
         self,
-        recipe: ByteSource,
-        open_payload: Callable[[bytes], int],
-        digests: Iterator[tuple[bytes, int, bytes]] | None,
-        hasher: Hasher | None,
+        write: Callable[[memoryview], object],
+        contents: Iterator[Content] | None,
+        digest: str,
     ) -> None:
-        self._recipe = recipe
-        self._open_payload = open_payload
-        self._digests = digests
-        self._hasher = hasher
-        self._buffer = memoryview(b"")
-        self._used = _BUFFER
+        self._write = write
+        self._contents = contents
+        self._whole = _Whole(digest) if digest else None
+        self._held: Piece | None = None
         self.total = 0
 
-    def _next_buffer(self) -> None:
-        raise NotImplementedError
+    def put(self, piece: Piece) -> Piece | None:
+        """Take a piece in its turn; returns one that is not needed any more."""
+        if piece.found:
+            self.prove(piece.found)
+        whole = self._whole
+        if whole is not None:
+            whole.update(piece.buffer[: piece.used])
+        self.total += piece.used
+        left, self._held = self._held, piece
+        if left is not None:
+            self._write(left.buffer[: left.used])
+        return left
 
-    def _read(self) -> None:
-        for data, name, size, crc in read_recipe(self._recipe):
-            if data is not None:
-                used = self._used
-                stop = used + len(data)
-                if used < stop <= _BUFFER:
-                    self._buffer[used:stop] = data
-                    self._used = stop
-                else:
-                    self._raw(data)
-            elif size:
-                self._file(name, size, crc)
+    def prove(self, found: list[Content]) -> None:
+        """Compare files with the list; both are in the archive's order."""
+        assert self._contents is not None
+        for name, size, digest in found:
+            usual = name.removeprefix(b"./")
+            for path, length, recorded in self._contents:
+                if length == size and recorded and (path == usual or path == clean(name)):
+                    break
+            else:
+                raise ArchiveError(
+                    f"{shown(name)} is in the recipe, but not in the layer's file list"
+                )
+            if recorded != digest:
+                raise _changed_bytes(name, recorded, digest)
+        found.clear()
 
-    def _raw(self, data: bytes) -> None:
+    def close(self, confirm: Callable[[int], object] | None) -> None:
+        """Let go of the last piece, if all before and in it is proven."""
+        if self._whole is not None:
+            self._whole.verify()
+        if confirm is not None:
+            confirm(self.total)
+        if self._held is not None:
+            self._write(self._held.buffer[: self._held.used])
+
+    def abort(self) -> None:
+        """End the thread, whatever its state."""
+        if self._whole is not None:
+            self._whole.close()
+
+
+class _Whole:
+    """SHA-256 of all that leaves, beside the work of the caller."""
+
+    def __init__(self, digest: str) -> None:
+        import hashlib
+
+        algorithm, _, self._expected = digest.partition(":")
+        if algorithm != "sha256":
+            raise ArchiveError(f"cannot check a digest of kind {algorithm}")
+        self._digest = hashlib.sha256()
+        self._thread: Any = None
+        self._first = True
+        self._busy = False
+
+    def update(self, data: memoryview) -> None:
+        """``data`` must stay as it is until the next call has returned."""
+        if self._first:  # most archives have one buffer, which is not worth a thread
+            self._first = False
+            self._digest.update(data)
+            return
+        if self._thread is None:
+            from queue import SimpleQueue
+            from threading import Thread
+
+            self._given: SimpleQueue[memoryview | None] = SimpleQueue()
+            self._done: SimpleQueue[None] = SimpleQueue()
+            self._thread = Thread(target=self._run, name="archive-digest", daemon=True)
+            self._thread.start()
+        self._wait()
+        self._busy = True
+        self._given.put(data)
+
+    def _wait(self) -> None:
+        if self._busy:
+            self._busy = False
+            self._done.get()
+
+    def _run(self) -> None:
+        while (data := self._given.get()) is not None:
+            self._digest.update(data)
+            self._done.put(None)
+
+    def verify(self) -> None:
+        self._wait()
+        found = self._digest.hexdigest()
+        if found != self._expected:
+            raise ContentChanged(
+                f"the reassembled archive has digest sha256:{found}, "
+                f"recorded was sha256:{self._expected}: the recipe or a file changed"
+            )
+
+    def close(self) -> None:
+        if self._thread is not None:
+            self._given.put(None)
+            self._thread.join()
+
+
+class _Assembler:
+    """Pieces in the order of the recipe; what does not fit into one; and errors."""
+
+    def __init__(
+        self, out: _Out, open_payload: Callable[[bytes], int], hasher: Hasher | None
+    ) -> None:
+        self._out = out
+        self._open_payload = open_payload
+        self._hasher = hasher
+        self._piece = _new_piece()
+
+    def run(self, entries: Iterator[RecipeEntry]) -> None:
+        left = fill(self._piece, entries, self._open_payload, self._hasher)
+        while left is not None:
+            if self._piece.used:
+                self._next()
+            else:
+                self._stream(left)
+                left = next(entries, None)
+            if left is not None:
+                left = fill(self._piece, chain((left,), entries), self._open_payload, self._hasher)
+        if self._piece.used:
+            self._next()
+
+    def _next(self) -> None:
+        self._piece = self._out.put(self._piece) or _new_piece()
+        self._piece.used = 0
+
+    def _stream(self, entry: RecipeEntry) -> None:
+        data, name, size, crc = entry
         rest = memoryview(data)
         while rest:
-            if self._used == _BUFFER:
-                self._next_buffer()
-            used = self._used
-            step = min(len(rest), _BUFFER - used)
-            self._buffer[used : used + step] = rest[:step]
-            self._used = used + step
-            rest = rest[step:]
+            view = self._free(len(rest))
+            view[:] = rest[: len(view)]
+            self._piece.used += len(view)
+            rest = rest[len(view) :]
+        if size:
+            self._file(name, size, crc)
+
+    def _free(self, most: int) -> memoryview:
+        """What is free of the buffer, or the next one; at least a byte, ``most`` at most."""
+        if self._piece.used == len(self._piece.buffer):
+            self._next()
+        used = self._piece.used
+        return self._piece.buffer[used : used + most]
 
     def _file(self, name: bytes, size: int, crc: bytes) -> None:
         if len(crc) != 8:
             raise ArchiveError(f"damaged recipe: {shown(name)} has no checksum")
-        recorded = crc if self._digests is None else self._recorded(name, size)
         try:
             fd = self._open_payload(name)
         except OSError as error:
@@ -88,37 +271,16 @@ class _Assembler:
                 f"{shown(name)}: content is not there any more: {error.strerror}"
             ) from error
         try:
-            used = self._used
-            # One byte more than there should be, to see whether there is.
-            if used + size < _BUFFER:
-                view = self._buffer[used : used + size + 1]
-                count = os.readv(fd, (view,))
-                if count == size:
-                    self._used = used + size
-                    self._prove(name, recorded, view[:size])
-                    return
-                os.lseek(fd, 0, os.SEEK_SET)
-            self._long(fd, name, size, recorded)
+            self._read(fd, name, size, crc)
         finally:
             os.close(fd)
 
-    def _prove(self, name: bytes, recorded: bytes, content: memoryview) -> None:
-        if self._hasher is None:
-            found = crc64(content).to_bytes(8, "big")
-        else:
-            found = self._hasher(content).digest()
-        if found != recorded:
-            raise _changed_bytes(name, recorded, found)
-
-    def _long(self, fd: int, name: bytes, size: int, recorded: bytes) -> None:
-        """A file that does not fit into the buffer, or came in several pieces."""
+    def _read(self, fd: int, name: bytes, size: int, recorded: bytes) -> None:
         running = None if self._hasher is None else self._hasher()
         crc = done = 0
         while True:
-            if self._used == _BUFFER:
-                self._next_buffer()
-            used = self._used
-            view = self._buffer[used : used + size - done + 1]
+            # One byte more than there should be, to see whether there is.
+            view = self._free(size - done + 1)
             count = os.readv(fd, (view,))
             if not count or done + count > size:
                 break
@@ -128,22 +290,19 @@ class _Assembler:
             else:
                 running.update(view)
             done += count
-            self._used = used + count
+            self._piece.used += count
         if count or done != size:
             now = f"more than {size}" if count else str(done)
             raise _changed(name, f"size was {size} when imported, is now {now}")
-        found = crc.to_bytes(8, "big") if running is None else running.digest()
-        if found != recorded:
-            raise _changed_bytes(name, recorded, found)
+        if running is not None:
+            self._out.prove([*self._piece.found, (name, size, running.digest())])
+            self._piece.found.clear()
+        elif crc.to_bytes(8, "big") != recorded:
+            raise _changed_bytes(name, recorded, crc.to_bytes(8, "big"))
 
-    def _recorded(self, name: bytes, size: int) -> bytes:
-        """The manifest's digest of the recipe's next file; both are in the archive's order."""
-        assert self._digests is not None
-        usual = name.removeprefix(b"./")
-        for path, length, digest in self._digests:
-            if length == size and digest and (path == usual or path == clean(name)):
-                return digest
-        raise ArchiveError(f"{shown(name)} is in the recipe, but not in the layer's file list")
+
+def _new_piece() -> Piece:
+    return Piece(memoryview(bytearray(_BUFFER)))
 
 
 def _changed_bytes(name: bytes, recorded: bytes, found: bytes) -> ContentChanged:
@@ -155,87 +314,6 @@ def _changed(name: bytes, how: str) -> ContentChanged:
     return ContentChanged(f"file integrity checksum failed for {shown(name)} ({how})")
 
 
-class _Direct(_Assembler):
-    """Writes each buffer when it is full."""
-
-    def __init__(self, write: Callable[[memoryview], object], *given: Any) -> None:
-        super().__init__(*given)
-        self._write = write
-        self._buffer = memoryview(bytearray(_BUFFER))
-        self._used = 0
-
-    def _next_buffer(self) -> None:
-        if self._used:
-            self._write(self._buffer[: self._used])
-        self.total += self._used
-        self._used = 0
-
-    def run(self) -> None:
-        self._read()
-        self._next_buffer()
-
-
-class _Ahead(_Assembler):
-    """Reads on a thread of its own, for a consumer that has work to do with the bytes."""
-
-    def __init__(self, *given: Any) -> None:
-        from queue import SimpleQueue
-        from threading import Thread
-
-        super().__init__(*given)
-        self._free: SimpleQueue[memoryview | None] = SimpleQueue()
-        self._filled: SimpleQueue[tuple[memoryview, int] | BaseException | None] = SimpleQueue()
-        for _ in range(_BUFFERS):
-            self._free.put(memoryview(bytearray(_BUFFER)))
-        self._thread = Thread(target=self._run, name="archive-read", daemon=True)
-        self._thread.start()
-
-    # -- the caller's side -----------------------------------------------------------------------
-
-    def __iter__(self) -> Iterator[memoryview]:
-        """What was read, in pieces that are valid until the next one is asked for."""
-        while True:
-            filled = self._filled.get()
-            if filled is None:
-                return
-            if isinstance(filled, BaseException):
-                raise filled
-            buffer, used = filled
-            self.total += used
-            yield buffer[:used]
-            self._free.put(buffer)
-
-    def close(self) -> None:
-        """End the thread, whatever its state."""
-        self._free.put(None)
-        self._thread.join()
-
-    # -- the thread ------------------------------------------------------------------------------
-
-    def _run(self) -> None:
-        try:
-            self._read()
-            if self._buffer:
-                self._filled.put((self._buffer, self._used))
-            self._filled.put(None)
-        except _Stopped:
-            pass
-        except BaseException as error:
-            self._filled.put(error)
-
-    def _next_buffer(self) -> None:
-        if self._buffer:
-            self._filled.put((self._buffer, self._used))
-        buffer = self._free.get()
-        if buffer is None:
-            raise _Stopped
-        self._buffer, self._used = buffer, 0
-
-
-class _Stopped(Exception):
-    """The caller does not want any more."""
-
-
 def assemble(
     recipe: ByteSource,
     open_payload: Callable[[bytes], int],
@@ -243,37 +321,19 @@ def assemble(
     *,
     digest: str = "",
     manifest: ByteSource | None = None,
+    confirm: Callable[[int], object] | None = None,
 ) -> int:
     """See ``recipe.assemble``."""
-    write = taker(sink)
+    contents = hasher = None
     if manifest is not None:
         from cstorage.archive.manifest import ManifestReader, hasher_of
 
         reader = ManifestReader(manifest)
-        hasher = hasher_of(reader.algorithm)
-        direct = _Direct(write, recipe, open_payload, reader.contents(), hasher)
-        direct.run()
-        return direct.total
-    if not digest:
-        direct = _Direct(write, recipe, open_payload, None, None)
-        direct.run()
-        return direct.total
-    import hashlib
-
-    algorithm, _, expected = digest.partition(":")
-    if algorithm != "sha256":
-        raise ArchiveError(f"cannot check a digest of kind {algorithm}")
-    whole = hashlib.sha256()
-    ahead = _Ahead(recipe, open_payload, None, None)
+        hasher, contents = hasher_of(reader.algorithm), reader.contents()
+    out = _Out(taker(sink), contents, "" if manifest is not None else digest)
     try:
-        for data in ahead:
-            whole.update(data)
-            write(data)
+        _Assembler(out, open_payload, hasher).run(read_recipe(recipe))
+        out.close(confirm)
     finally:
-        ahead.close()
-    if whole.hexdigest() != expected:
-        raise ContentChanged(
-            f"the reassembled archive has digest sha256:{whole.hexdigest()}, "
-            f"recorded was {digest}: the recipe or a file changed"
-        )
-    return ahead.total
+        out.abort()
+    return out.total
