@@ -24,8 +24,9 @@ from cstorage.archive.compression import taker
 from cstorage.archive.names import clean
 from cstorage.archive.reader import shown
 from cstorage.archive.recipe import crc64, read_recipe
+from cstorage.archive.threads import Beside
 from cstorage.errors import ArchiveError, ContentChanged
-from journal.plain import TYPE_CHECKING, Any
+from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -110,7 +111,15 @@ class _Out:
     ) -> None:
         self._write = write
         self._contents = contents
-        self._whole = _Whole(digest) if digest else None
+        self._expected = ""
+        self._whole: Beside | None = None
+        if digest:
+            import hashlib
+
+            algorithm, _, self._expected = digest.partition(":")
+            if algorithm != "sha256":
+                raise ArchiveError(f"cannot check a digest of kind {algorithm}")
+            self._whole = Beside(hashlib.sha256())
         self._held: Piece | None = None
         self.total = 0
 
@@ -146,7 +155,12 @@ class _Out:
     def close(self, confirm: Callable[[int], object] | None) -> None:
         """Let go of the last piece, if all before and in it is proven."""
         if self._whole is not None:
-            self._whole.verify()
+            found = self._whole.digest().hex()
+            if found != self._expected:
+                raise ContentChanged(
+                    f"the reassembled archive has digest sha256:{found}, recorded was "
+                    f"sha256:{self._expected}: the recipe or a file changed"
+                )
         if confirm is not None:
             confirm(self.total)
         if self._held is not None:
@@ -156,63 +170,6 @@ class _Out:
         """End the thread, whatever its state."""
         if self._whole is not None:
             self._whole.close()
-
-
-class _Whole:
-    """SHA-256 of all that leaves, beside the work of the caller."""
-
-    def __init__(self, digest: str) -> None:
-        import hashlib
-
-        algorithm, _, self._expected = digest.partition(":")
-        if algorithm != "sha256":
-            raise ArchiveError(f"cannot check a digest of kind {algorithm}")
-        self._digest = hashlib.sha256()
-        self._thread: Any = None
-        self._first = True
-        self._busy = False
-
-    def update(self, data: memoryview) -> None:
-        """``data`` must stay as it is until the next call has returned."""
-        if self._first:  # most archives have one buffer, which is not worth a thread
-            self._first = False
-            self._digest.update(data)
-            return
-        if self._thread is None:
-            from queue import SimpleQueue
-            from threading import Thread
-
-            self._given: SimpleQueue[memoryview | None] = SimpleQueue()
-            self._done: SimpleQueue[None] = SimpleQueue()
-            self._thread = Thread(target=self._run, name="archive-digest", daemon=True)
-            self._thread.start()
-        self._wait()
-        self._busy = True
-        self._given.put(data)
-
-    def _wait(self) -> None:
-        if self._busy:
-            self._busy = False
-            self._done.get()
-
-    def _run(self) -> None:
-        while (data := self._given.get()) is not None:
-            self._digest.update(data)
-            self._done.put(None)
-
-    def verify(self) -> None:
-        self._wait()
-        found = self._digest.hexdigest()
-        if found != self._expected:
-            raise ContentChanged(
-                f"the reassembled archive has digest sha256:{found}, "
-                f"recorded was sha256:{self._expected}: the recipe or a file changed"
-            )
-
-    def close(self) -> None:
-        if self._thread is not None:
-            self._given.put(None)
-            self._thread.join()
 
 
 class _Assembler:
@@ -270,13 +227,17 @@ class _Assembler:
             raise ContentChanged(
                 f"{shown(name)}: content is not there any more: {error.strerror}"
             ) from error
+        running = None if self._hasher is None else Beside(self._hasher())
         try:
-            self._read(fd, name, size, crc)
+            self._read(fd, name, size, crc, running)
         finally:
             os.close(fd)
+            if running is not None:
+                running.close()
 
-    def _read(self, fd: int, name: bytes, size: int, recorded: bytes) -> None:
-        running = None if self._hasher is None else self._hasher()
+    def _read(
+        self, fd: int, name: bytes, size: int, recorded: bytes, running: Beside | None
+    ) -> None:
         crc = done = 0
         while True:
             # One byte more than there should be, to see whether there is.
