@@ -18,86 +18,29 @@ Rules of this module:
 from __future__ import annotations
 
 import os
-from itertools import chain
+from collections import deque
+from itertools import chain, islice
 
 from cstorage.archive.compression import taker
 from cstorage.archive.names import clean
+from cstorage.archive.pieces import Content, Piece, fill
 from cstorage.archive.reader import shown
-from cstorage.archive.recipe import crc64, read_recipe
+from cstorage.archive.recipe import crc64, entries_of, read_text
 from cstorage.archive.threads import Beside
 from cstorage.errors import ArchiveError, ContentChanged
 from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-    from typing import TypeAlias
+    from collections.abc import Callable, Iterator
 
     from cstorage.archive.compression import ByteSink, ByteSource
     from cstorage.archive.manifest import Hasher
     from cstorage.archive.recipe import RecipeEntry
+    from cstorage.archive.twin import Twin
 
 _BUFFER = 1 << 20
-
-Content: TypeAlias = "tuple[bytes, int, bytes]"
-"""Name, size and digest of a file."""
-
-
-class Piece:
-    """A buffer, how much of it is used, and what files are in it, if a list is to prove them."""
-
-    def __init__(self, buffer: memoryview) -> None:
-        self.buffer = buffer
-        self.used = 0
-        self.found: list[Content] = []
-
-
-def fill(
-    piece: Piece,
-    entries: Iterable[RecipeEntry],
-    open_payload: Callable[[bytes], int],
-    hasher: Hasher | None,
-) -> RecipeEntry | None:
-    """Put entries into the piece; the first one that it did not put there, ``None`` if all are.
-
-    An entry is not put there if it does not fit, or if its file cannot be opened, has another size
-    or, without ``hasher``, another CRC-64. With ``hasher`` it is for the caller to prove what is in
-    ``piece.found``.
-    """
-    buffer = piece.buffer
-    limit = len(buffer)
-    read, close = os.readv, os.close
-    used = piece.used
-    try:
-        for entry in entries:
-            data, name, size, crc = entry
-            at = used + len(data)
-            stop = at + size
-            if stop >= limit:
-                break
-            buffer[used:at] = data
-            if size:
-                try:
-                    fd = open_payload(name)
-                except (OSError, ContentChanged):
-                    break
-                try:
-                    # One byte more than there should be, to see whether there is.
-                    if read(fd, (buffer[at : stop + 1],)) != size:
-                        break
-                except OSError:
-                    break
-                finally:
-                    close(fd)
-                if hasher is not None:
-                    piece.found.append((name, size, hasher(buffer[at:stop]).digest()))
-                elif crc64(buffer[at:stop]).to_bytes(8, "big") != crc:
-                    break
-            used = stop
-        else:
-            return None
-    finally:
-        piece.used = used
-    return entry
+_TASKS = 8
+_NEXT = b'\n{"type":2'
 
 
 class _Out:
@@ -172,33 +115,109 @@ class _Out:
             self._whole.close()
 
 
+class _Task:
+    """A cut of the recipe in its turn, and what was done of it ahead of that, by whomever."""
+
+    def __init__(self, text: bytes, slot: int = -1) -> None:
+        self.text = text
+        self.slot = slot
+        """Where the twin is to put it; -1 if it has nothing to do with it, or is done."""
+        self.piece: Piece | None = None
+        self.left: RecipeEntry | None = None
+        self.rest: Iterator[RecipeEntry] | None = None
+        """Behind ``left`` and not in the piece; ``None``: what ``piece.entries`` does not count."""
+
+
 class _Assembler:
-    """Pieces in the order of the recipe; what does not fit into one; and errors."""
+    """Cuts in the order of the recipe; what does not fit into one piece; and errors."""
 
     def __init__(
-        self, out: _Out, open_payload: Callable[[bytes], int], hasher: Hasher | None
+        self,
+        out: _Out,
+        open_payload: Callable[[bytes], int],
+        hasher: Hasher | None,
+        twin: Twin | None,
     ) -> None:
         self._out = out
         self._open_payload = open_payload
         self._hasher = hasher
-        self._piece = _new_piece()
+        self._twin = twin
+        self._tasks: deque[_Task] = deque()
+        self._pieces: list[Piece] = []
+        self._piece = self._new_piece()
 
-    def run(self, entries: Iterator[RecipeEntry]) -> None:
-        left = fill(self._piece, entries, self._open_payload, self._hasher)
-        while left is not None:
+    def run(self, texts: Iterator[bytes]) -> None:
+        tasks, twin = self._tasks, self._twin
+        while True:
+            if twin is not None:
+                self._collect(twin, wait=False)
+                while twin.wants() and (text := next(texts, None)) is not None:
+                    tasks.append(_Task(text, twin.give(text)))
+            if tasks and tasks[0].slot < 0:
+                self._finish(tasks.popleft())
+            elif len(tasks) < _TASKS and (text := next(texts, None)) is not None:
+                if tasks:
+                    tasks.append(self._begun(text))
+                else:
+                    self._finish(_Task(text))
+            elif tasks:
+                assert twin is not None
+                self._collect(twin, wait=True)
+            else:
+                break
+        self._flush()
+
+    def _collect(self, twin: Twin, *, wait: bool) -> None:
+        for piece in twin.take(wait=wait):
+            for task in self._tasks:
+                if task.slot == piece.slot:
+                    task.slot, task.piece = -1, piece
+        if twin.lost:
+            for task in self._tasks:
+                task.slot = -1
+
+    def _begun(self, text: bytes) -> _Task:
+        task = _Task(text)
+        task.piece = self._new_piece()
+        entries = entries_of(text)
+        task.left = fill(task.piece, entries, self._open_payload, self._hasher)
+        task.rest = entries
+        return task
+
+    def _finish(self, task: _Task) -> None:
+        piece, left, entries = task.piece, task.left, task.rest
+        if piece is not None:
+            self._flush()
+            self._put(piece)
+        if entries is None:
+            if piece is not None and piece.entries < 0:
+                return
+            entries = islice(entries_of(task.text), piece.entries if piece else 0, None)
+        rest = entries if left is None else chain((left,), entries)
+        while (left := fill(self._piece, rest, self._open_payload, self._hasher)) is not None:
             if self._piece.used:
-                self._next()
+                self._flush()
+                rest = chain((left,), entries)
             else:
                 self._stream(left)
-                left = next(entries, None)
-            if left is not None:
-                left = fill(self._piece, chain((left,), entries), self._open_payload, self._hasher)
-        if self._piece.used:
-            self._next()
+                rest = entries
 
-    def _next(self) -> None:
-        self._piece = self._out.put(self._piece) or _new_piece()
-        self._piece.used = 0
+    def _flush(self) -> None:
+        if self._piece.used:
+            full, self._piece = self._piece, self._new_piece()
+            self._put(full)
+
+    def _put(self, piece: Piece) -> None:
+        left = self._out.put(piece)
+        if left is None:
+            return
+        if left.slot < 0:
+            self._pieces.append(left.clear())
+        elif self._twin is not None:
+            self._twin.release(left.slot)
+
+    def _new_piece(self) -> Piece:
+        return self._pieces.pop() if self._pieces else Piece(memoryview(bytearray(_BUFFER)))
 
     def _stream(self, entry: RecipeEntry) -> None:
         data, name, size, crc = entry
@@ -214,7 +233,7 @@ class _Assembler:
     def _free(self, most: int) -> memoryview:
         """What is free of the buffer, or the next one; at least a byte, ``most`` at most."""
         if self._piece.used == len(self._piece.buffer):
-            self._next()
+            self._flush()
         used = self._piece.used
         return self._piece.buffer[used : used + most]
 
@@ -262,10 +281,6 @@ class _Assembler:
             raise _changed_bytes(name, recorded, crc.to_bytes(8, "big"))
 
 
-def _new_piece() -> Piece:
-    return Piece(memoryview(bytearray(_BUFFER)))
-
-
 def _changed_bytes(name: bytes, recorded: bytes, found: bytes) -> ContentChanged:
     kind = "CRC-64" if len(recorded) == 8 else "digest"
     return _changed(name, f"{kind} was {recorded.hex()} when imported, is now {found.hex()}")
@@ -283,6 +298,7 @@ def assemble(
     digest: str = "",
     manifest: ByteSource | None = None,
     confirm: Callable[[int], object] | None = None,
+    twin: Twin | None = None,
 ) -> int:
     """See ``recipe.assemble``."""
     contents = hasher = None
@@ -292,9 +308,22 @@ def assemble(
         reader = ManifestReader(manifest)
         hasher, contents = hasher_of(reader.algorithm), reader.contents()
     out = _Out(taker(sink), contents, "" if manifest is not None else digest)
+    texts = read_text(recipe)
+    if twin is not None:
+        texts = _cuts(texts, twin.cut)
     try:
-        _Assembler(out, open_payload, hasher).run(read_recipe(recipe))
+        _Assembler(out, open_payload, hasher, twin).run(texts)
         out.close(confirm)
     finally:
         out.abort()
     return out.total
+
+
+def _cuts(texts: Iterator[bytes], size: int) -> Iterator[bytes]:
+    """Parts of about ``size`` bytes, or one line; a file stays with what is in front of it."""
+    for text in texts:
+        at, end = 0, len(text)
+        while at < end:
+            stop = text.find(_NEXT, at + size) + 1 or end
+            yield text[at:stop]
+            at = stop

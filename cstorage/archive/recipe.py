@@ -31,12 +31,14 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from cstorage.archive.compression import ByteSink, ByteSource
+    from cstorage.archive.twin import Twin
 
 PIECE = 1 << 20
 """Most raw bytes in one segment."""
 
 _LINE_MAX = 16 << 20  # 8 MiB of headers in base64, with room: no recipe of ours has longer lines
 _BATCH = 1 << 18
+_READ = 15 << 13  # the allocator gives larger ones back each time, and gets new pages
 _go_iso: Callable[[bytes | memoryview, int], int] | None = None
 _PLAIN = bytes(byte for byte in range(0x20, 0x7F) if byte not in b'"\\<>&')
 """Bytes that stand for themselves in the JSON of the reference (it escapes ``<``, ``>``, ``&``)."""
@@ -166,13 +168,14 @@ _REST = re.compile(
 """What follows a payload of raw bytes, with the file behind it if there is one, as writers spell
 it; other spellings are legal JSON, too, and take the long way."""
 
-# Two thirds of what is in front of a small file is zeros: the padding of the file before it, and
-# the end of its header. To compare their base64 costs a tenth of decoding it.
+# Most of what is in front of a small file is known: zeros that pad the file before it, and the
+# second half of its header, which is that of the file before unless it has another owner. To
+# compare base64 costs a twentieth of decoding it.
 _PADDINGS = [b"A" * (size // 3 * 4) for size in range(512)]
 _ZEROS = bytes(512)
-_TAIL = b"A" * 216
-_TAILS = {b"AAAAAAAA": bytes(168), b"AAAAAAA=": bytes(167), b"AAAAAA==": bytes(166)}
-_TAIL_SIZE = len(_TAIL) + 8
+_TAIL = 472
+"""Characters of 352 to 354 bytes, which begin behind a header's type."""
+_ENDS = frozenset((b"AA", b"A=", b"=="))
 
 
 def read_recipe(recipe: ByteSource) -> Iterator[RecipeEntry]:
@@ -187,7 +190,7 @@ def read_recipe(recipe: ByteSource) -> Iterator[RecipeEntry]:
 def entries_of(text: bytes) -> Iterator[RecipeEntry]:
     """Entries of whole lines of a recipe. Raises ``ArchiveError``."""
     decode = binascii.a2b_base64
-    tails = _TAILS.get
+    tails: dict[bytes, tuple[bytes, bytes]] = {}
     at, end = 0, len(text)
     padding = 0
     while at < end:
@@ -197,17 +200,24 @@ def entries_of(text: bytes) -> Iterator[RecipeEntry]:
                 match := _REST.match(text, stop := text.find(b'"', start))
             ):
                 skipped = _PADDINGS[padding]
-                if skipped and text.startswith(skipped, start):
+                if text.startswith(skipped, start):
                     start += len(skipped)
+                    zeros = _ZEROS[: padding // 3 * 3]
                 else:
-                    padding = 0
-                last = stop - _TAIL_SIZE
-                tail = None
-                if last > start and text.startswith(_TAIL, last):
-                    tail = tails(text[stop - 8 : stop])
-                data = decode(text[start : stop if tail is None else last], strict_mode=True)
-                if padding or tail:
-                    data = b"".join((_ZEROS[: padding // 3 * 3], data, tail or b""))
+                    zeros = b""
+                last = stop - _TAIL
+                ending = text[stop - 2 : stop]
+                known = tails.get(ending)
+                if known is not None and last >= start and text.startswith(known[0], last):
+                    head = decode(text[start:last], strict_mode=True)
+                    data = b"".join((zeros, head, known[1]))
+                else:
+                    data = decode(text[start:stop], strict_mode=True)
+                    if last >= start and ending in _ENDS:
+                        tail = text[last:stop]
+                        tails[ending] = tail, data[-(_TAIL // 4 * 3 - tail.count(b"=")) :]
+                    if zeros:
+                        data = zeros + data
                 at = match.end()
                 name, length, crc = match.groups()
                 if length is None:
@@ -234,7 +244,7 @@ def read_text(recipe: ByteSource) -> Iterator[bytes]:
     stream = Decompressor(recipe)
     held: list[bytes] = []
     size = 0
-    while data := stream.read(_BATCH):
+    while data := stream.read(_READ):
         stop = data.rfind(b"\n") + 1
         if stop:
             held.append(data[:stop])
@@ -281,6 +291,7 @@ def assemble(
     digest: str = "",
     manifest: ByteSource | None = None,
     confirm: Callable[[int], object] | None = None,
+    twin: Twin | None = None,
 ) -> int:
     """Write the archive that ``recipe`` describes to ``sink``; returns its size in bytes.
 
@@ -297,8 +308,9 @@ def assemble(
     from cstorage.archive import assembly
 
     return assembly.assemble(
-        recipe, open_payload, sink, digest=digest, manifest=manifest, confirm=confirm
-    )
+        recipe, open_payload, sink,
+        digest=digest, manifest=manifest, confirm=confirm, twin=twin,
+    )  # fmt: skip
 
 
 __all__ = [

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _STUCK_S = 1.0
+_WORTH_IT = 1 << 19
 
 
 class Producer:
@@ -117,7 +118,8 @@ class Consumer:
 class Beside:
     """A digest that is updated on a thread while the caller fetches the next bytes.
 
-    The first update is the caller's own: most contents have one, which is not worth a thread.
+    The first update is the caller's own (most contents have one, which is not worth a thread), and
+    so are short ones.
     """
 
     def __init__(self, digest: Any) -> None:
@@ -130,14 +132,14 @@ class Beside:
 
     def update(self, data: memoryview) -> None:
         """``data`` must stay as it is until the next call of any method has returned."""
-        if not self._updated:
+        self._wait()
+        if not self._updated or len(data) < _WORTH_IT:
             self._updated = True
             self._digest.update(data)
             return
         if self._thread is None:
             self._thread = Thread(target=self._run, name="digest", daemon=True)
             self._thread.start()
-        self._wait()
         self._busy = True
         self._given.put(data)
 

@@ -203,12 +203,17 @@ class _Nowhere:
 
 
 def _by_digest(core: Core, pair: Pair, recipe: BinaryIO, sink: ByteSink) -> None:
+    from cstorage.archive import twin
     from cstorage.archive.recipe import assemble
 
+    diff = pair.layer.diff
     payloads = core.driver.payloads(pair.layer.id)
+    second = twin.begun(payloads.directory(), diff.entries, diff.uncompressed_size)
     try:
-        assemble(recipe, payloads, sink, digest=pair.layer.diff.uncompressed_digest)
+        assemble(recipe, payloads, sink, digest=diff.uncompressed_digest, twin=second)
     finally:
+        if second is not None:
+            second.close()
         payloads.close()
 
 
