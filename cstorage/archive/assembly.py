@@ -307,6 +307,8 @@ def assemble(
 
         reader = ManifestReader(manifest)
         hasher, contents = hasher_of(reader.algorithm), reader.contents()
+        if twin is not None:
+            twin.algorithm = reader.algorithm
     out = _Out(taker(sink), contents, "" if manifest is not None else digest)
     texts = read_text(recipe)
     if twin is not None:

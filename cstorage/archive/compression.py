@@ -378,7 +378,10 @@ class CompressingSink:
         write: Callable[[bytes], object],
         finish: Callable[[], object],
         abort: Callable[[], object] | None = None,
+        packs: bool = True,
     ) -> None:
+        self.packs = packs
+        """Whether it compresses at all."""
         self._write = write
         self._finish = finish
         self._abort = abort
@@ -422,7 +425,7 @@ def compressing(
     put = taker(sink)
     match compression:
         case Compression.NONE:
-            return CompressingSink(put, lambda: None)
+            return CompressingSink(put, lambda: None, packs=False)
         case Compression.GZIP:
             if level is None or level <= 3:
                 try:

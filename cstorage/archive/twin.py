@@ -15,6 +15,7 @@ Rules of this module:
 
 from __future__ import annotations
 
+import marshal
 import mmap
 import os
 import struct
@@ -22,12 +23,15 @@ import struct
 from cstorage.archive.pieces import Piece, fill
 from cstorage.archive.recipe import entries_of
 from cstorage.errors import ArchiveError
-from journal.plain import Any
+from journal.plain import TYPE_CHECKING, Any
 
-ENTRIES = 8_000
-AVERAGE = 1 << 13
-"""From so many entries on, of so many bytes each at most, there is more to do than to start a twin:
-of larger files most of the time goes into bytes, which threads compress and hash well enough."""
+if TYPE_CHECKING:
+    from cstorage.archive.manifest import Hasher
+
+ENTRIES = 3_000
+"""From so many on there is more to do than to start a twin."""
+PACKED_AVERAGE = 1 << 13
+"""Bytes for an entry: of larger ones, compressing takes the time, and threads do that."""
 SLOTS = 6
 _WITH_IT = 3
 """Cuts that the twin has at once: one in hand, and enough not to wait for the next."""
@@ -40,8 +44,9 @@ _LINES = 1 << 10
 """Bytes of text for an entry, about."""
 _PATIENCE_S = 30.0
 
-_REQUEST = struct.Struct("<II")  # slot, bytes of text
-_RESULT = struct.Struct("<III")  # slot, entries done, bytes of the archive
+_REQUEST = struct.Struct("<III")  # slot, bytes of text, algorithm of the file list
+_RESULT = struct.Struct("<IIII")  # slot, entries done, bytes of the archive, bytes about files
+_ALGORITHMS = ("", "blake3", "sha256")
 _HELLO = (1 << 32) - 1
 _ALL = (1 << 32) - 1
 """Instead of the number of entries: there are no more in the text."""
@@ -56,6 +61,8 @@ class Twin:
         """Start it. Raises ``OSError`` or ``NotImplementedError`` if that cannot be."""
         self.cut = cut
         """Bytes of text that should be handed over at once."""
+        self.algorithm = ""
+        """Of the file list that is to prove what it does, if there is one."""
         self._ready = False
         self._with_it = 0
         self._results = b""
@@ -92,7 +99,7 @@ class Twin:
         base = slot * _SLOT
         self._view[base : base + len(text)] = text
         try:
-            os.write(self._to, _REQUEST.pack(slot, len(text)))
+            os.write(self._to, _REQUEST.pack(slot, len(text), _ALGORITHMS.index(self.algorithm)))
         except BrokenPipeError:
             self._lose()
             return -1
@@ -120,7 +127,7 @@ class Twin:
         done = []
         whole = len(data) - len(data) % _RESULT.size
         self._results = data[whole:]
-        for slot, entries, used in _RESULT.iter_unpack(data[:whole]):
+        for slot, entries, used, about in _RESULT.iter_unpack(data[:whole]):
             if slot == _HELLO:
                 self._ready = True
                 continue
@@ -128,6 +135,8 @@ class Twin:
             piece = Piece(self._view[base + _TEXT : base + _SLOT], slot)
             piece.used = used
             piece.entries = -1 if entries == _ALL else entries
+            if about:
+                piece.found = marshal.loads(self._view[base : base + about])
             self._with_it -= 1
             done.append(piece)
         return done
@@ -160,12 +169,14 @@ class Twin:
     close = _lose
 
 
-def begun(root_fd: int, entries: int, size: int) -> Twin | None:
+def begun(root_fd: int, entries: int, size: int, *, packed: bool) -> Twin | None:
     """A twin for an export of so many entries and bytes, ``None`` if one is of no use.
 
-    ``root_fd``: where most of the layer's files are.
+    ``root_fd``: where most of the layer's files are. ``packed``: threads will compress it.
     """
-    if entries < ENTRIES or size > entries * AVERAGE or len(os.sched_getaffinity(0)) < 2:
+    if entries < ENTRIES or len(os.sched_getaffinity(0)) < 2:
+        return None
+    if packed and size > entries * PACKED_AVERAGE:
         return None
     cut = min(max(_FILLED * entries // max(size, 1) * _LINES, 1 << 14), _TEXT * 3 // 4)
     try:
@@ -217,14 +228,25 @@ def _serve() -> None:
 
     view = memoryview(mmap.mmap(_MEMORY, SLOTS * _SLOT))
     payloads = Payloads([_ROOT])
-    os.write(_RESULTS, _RESULT.pack(_HELLO, 0, 0))
+    hashers: dict[int, Hasher | None] = {0: None}
+    os.write(_RESULTS, _RESULT.pack(_HELLO, 0, 0, 0))
     while request := os.read(_REQUESTS, _REQUEST.size):
-        slot, length = _REQUEST.unpack(request)
+        slot, length, algorithm = _REQUEST.unpack(request)
+        if algorithm not in hashers:
+            from cstorage.archive.manifest import hasher_of
+
+            hashers[algorithm] = hasher_of(_ALGORITHMS[algorithm])
         base = slot * _SLOT
+        text = bytes(view[base : base + length])
         piece = Piece(view[base + _TEXT : base + _SLOT], slot)
         try:
-            left = fill(piece, entries_of(bytes(view[base : base + length])), payloads.open, None)
+            left = fill(piece, entries_of(text), payloads.open, hashers[algorithm])
             done = _ALL if left is None else piece.entries
         except ArchiveError:
             done, piece.used = 0, 0
-        os.write(_RESULTS, _RESULT.pack(slot, done, piece.used))
+            piece.found.clear()
+        about = marshal.dumps(piece.found) if piece.found else b""
+        if len(about) > _TEXT:  # of names alone: nobody makes such a layer
+            raise ValueError
+        view[base : base + len(about)] = about
+        os.write(_RESULTS, _RESULT.pack(slot, done, piece.used, len(about)))

@@ -6,6 +6,8 @@ or against another reference, the driver makes a deterministic one.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 from cstorage.content import ContentDamaged
 from cstorage.errors import ContentChanged, LayerUnknown, StorageError, UnsupportedCompression
 from cstorage.model import Change, Compression, IDMaps, Layer
@@ -15,7 +17,11 @@ from cstorage.store.mapping import of_files
 from journal.plain import TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from cstorage.archive.compression import ByteSink
+    from cstorage.archive.twin import Twin
+    from cstorage.drivers.contract import PayloadReader
     from cstorage.store.core import Core
 
 
@@ -203,14 +209,29 @@ class _Nowhere:
 
 
 def _by_digest(core: Core, pair: Pair, recipe: BinaryIO, sink: ByteSink) -> None:
-    from cstorage.archive import twin
     from cstorage.archive.recipe import assemble
 
-    diff = pair.layer.diff
-    payloads = core.driver.payloads(pair.layer.id)
-    second = twin.begun(payloads.directory(), diff.entries, diff.uncompressed_size)
+    with _payloads(core, pair.layer, sink) as (payloads, twin):
+        assemble(recipe, payloads, sink, digest=pair.layer.diff.uncompressed_digest, twin=twin)
+
+
+@contextmanager
+def _payloads(
+    core: Core, layer: Layer, sink: ByteSink
+) -> Iterator[tuple[PayloadReader, Twin | None]]:
+    """The layer's files, and a second process for an export that is worth one."""
+    from cstorage.archive import twin
+    from cstorage.archive.compression import CompressingSink
+
+    diff = layer.diff
+    packed = isinstance(sink, CompressingSink) and sink.packs
+    payloads = core.driver.payloads(layer.id)
+    second = None
     try:
-        assemble(recipe, payloads, sink, digest=diff.uncompressed_digest, twin=second)
+        second = twin.begun(
+            payloads.directory(), diff.entries, diff.uncompressed_size, packed=packed
+        )
+        yield payloads, second
     finally:
         if second is not None:
             second.close()
@@ -221,20 +242,17 @@ def _by_list(core: Core, pair: Pair, recipe: BinaryIO, sink: ByteSink) -> None:
     from cstorage.archive.recipe import assemble
 
     diff = pair.layer.diff
-    payloads = core.driver.payloads(pair.layer.id)
-    try:
-        with core.content.open(diff.manifest) as file:
-            manifest, known = _Vouched(file, diff.manifest), _Vouched(recipe, diff.recipe)
+    with core.content.open(diff.manifest) as file:
+        manifest, known = _Vouched(file, diff.manifest), _Vouched(recipe, diff.recipe)
 
-            def confirm(size: int) -> None:
-                known.verify(f"recipe of layer {pair.layer.id}")
-                manifest.verify(f"file list of layer {pair.layer.id}")
-                if size != diff.uncompressed_size:
-                    raise ContentDamaged(
-                        f"the archive of layer {pair.layer.id} has {size} bytes, "
-                        f"recorded were {diff.uncompressed_size}; run check"
-                    )
+        def confirm(size: int) -> None:
+            known.verify(f"recipe of layer {pair.layer.id}")
+            manifest.verify(f"file list of layer {pair.layer.id}")
+            if size != diff.uncompressed_size:
+                raise ContentDamaged(
+                    f"the archive of layer {pair.layer.id} has {size} bytes, "
+                    f"recorded were {diff.uncompressed_size}; run check"
+                )
 
-            assemble(known, payloads, sink, manifest=manifest, confirm=confirm)
-    finally:
-        payloads.close()
+        with _payloads(core, pair.layer, sink) as (payloads, twin):
+            assemble(known, payloads, sink, manifest=manifest, confirm=confirm, twin=twin)
