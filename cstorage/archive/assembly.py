@@ -22,10 +22,8 @@ from collections import deque
 from itertools import chain, islice
 
 from cstorage.archive.compression import taker
-from cstorage.archive.names import clean
 from cstorage.archive.pieces import Content, Piece, fill
-from cstorage.archive.reader import shown
-from cstorage.archive.recipe import crc64, entries_of, read_text
+from cstorage.archive.recipe import NEXT, crc64, entries_of, read_text
 from cstorage.archive.threads import Beside
 from cstorage.errors import ArchiveError, ContentChanged
 from journal.plain import TYPE_CHECKING
@@ -40,7 +38,6 @@ if TYPE_CHECKING:
 
 _BUFFER = 1 << 20
 _TASKS = 8
-_NEXT = b'\n{"type":2'
 
 
 class _Out:
@@ -85,11 +82,11 @@ class _Out:
         for name, size, digest in found:
             usual = name.removeprefix(b"./")
             for path, length, recorded in self._contents:
-                if length == size and recorded and (path == usual or path == clean(name)):
+                if length == size and recorded and (path == usual or path == _clean(name)):
                     break
             else:
                 raise ArchiveError(
-                    f"{shown(name)} is in the recipe, but not in the layer's file list"
+                    f"{_shown(name)} is in the recipe, but not in the layer's file list"
                 )
             if recorded != digest:
                 raise _changed_bytes(name, recorded, digest)
@@ -239,12 +236,12 @@ class _Assembler:
 
     def _file(self, name: bytes, size: int, crc: bytes) -> None:
         if len(crc) != 8:
-            raise ArchiveError(f"damaged recipe: {shown(name)} has no checksum")
+            raise ArchiveError(f"damaged recipe: {_shown(name)} has no checksum")
         try:
             fd = self._open_payload(name)
         except OSError as error:
             raise ContentChanged(
-                f"{shown(name)}: content is not there any more: {error.strerror}"
+                f"{_shown(name)}: content is not there any more: {error.strerror}"
             ) from error
         running = None if self._hasher is None else Beside(self._hasher())
         try:
@@ -281,13 +278,28 @@ class _Assembler:
             raise _changed_bytes(name, recorded, crc.to_bytes(8, "big"))
 
 
+# What only odd names and errors need is imported for them.
+
+
+def _clean(name: bytes) -> bytes:
+    from cstorage.archive.names import clean
+
+    return clean(name)
+
+
+def _shown(name: bytes) -> str:
+    from cstorage.archive.reader import shown
+
+    return shown(name)
+
+
 def _changed_bytes(name: bytes, recorded: bytes, found: bytes) -> ContentChanged:
     kind = "CRC-64" if len(recorded) == 8 else "digest"
     return _changed(name, f"{kind} was {recorded.hex()} when imported, is now {found.hex()}")
 
 
 def _changed(name: bytes, how: str) -> ContentChanged:
-    return ContentChanged(f"file integrity checksum failed for {shown(name)} ({how})")
+    return ContentChanged(f"file integrity checksum failed for {_shown(name)} ({how})")
 
 
 def assemble(
@@ -326,6 +338,6 @@ def _cuts(texts: Iterator[bytes], size: int) -> Iterator[bytes]:
     for text in texts:
         at, end = 0, len(text)
         while at < end:
-            stop = text.find(_NEXT, at + size) + 1 or end
+            stop = text.find(NEXT, at + size) + 1 or end
             yield text[at:stop]
             at = stop

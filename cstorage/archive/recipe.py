@@ -160,9 +160,11 @@ RecipeEntry: TypeAlias = "tuple[bytes, bytes, int, bytes]"
 """Raw bytes of the archive; then a file: name, size of its content (0: no file), CRC-64."""
 
 _RAW = b'{"type":2,"payload":"'
+NEXT = b'\n{"type":2'
+"""Where to cut a recipe's text: a file stays with what is in front of it."""
 _REST = re.compile(
     rb'","position":[0-9]+\}\n'
-    rb'(?:\{"type":1,"name":"([ !#-%\'-;=?-\[\]-~]*)",(?:"size":([0-9]{1,18}),)?'
+    rb'(?:\{"type":1,"name":"([ !#-%\'-;=?-\[\]-~\x80-\xff]*)",(?:"size":([0-9]{1,18}),)?'
     rb'"payload":(?:null|"([^"\\]*)"),"position":[0-9]+\}\n)?'
 )
 """What follows a payload of raw bytes, with the file behind it if there is one, as writers spell
@@ -238,14 +240,14 @@ def entries_of(text: bytes) -> Iterator[RecipeEntry]:
 
 
 def read_text(recipe: ByteSource) -> Iterator[bytes]:
-    """The decoded text in pieces of whole lines, each ended by a line feed."""
+    """The decoded text in pieces of whole lines, each ended by a line feed, cut at ``NEXT``."""
     from cstorage.archive.compression import Decompressor
 
     stream = Decompressor(recipe)
     held: list[bytes] = []
     size = 0
     while data := stream.read(_READ):
-        stop = data.rfind(b"\n") + 1
+        stop = (data.rfind(NEXT) + 1) or (data.rfind(b"\n") + 1)
         if stop:
             held.append(data[:stop])
             yield b"".join(held)
