@@ -19,6 +19,8 @@ import marshal
 import mmap
 import os
 import struct
+from select import POLLIN, poll
+from signal import SIGKILL
 
 from cstorage.archive.pieces import Piece, fill
 from cstorage.archive.recipe import entries_of
@@ -85,6 +87,8 @@ class Twin:
             os.close(fd)
         self._to, self._from = requests[1], results[0]
         os.set_blocking(self._from, False)
+        self._said = poll()
+        self._said.register(self._from, POLLIN)
         self._free = list(range(SLOTS))
 
     def wants(self) -> bool:
@@ -107,15 +111,12 @@ class Twin:
         return slot
 
     def take(self, *, wait: bool) -> list[Piece]:
-        """What it has done since the last call. Empty after waiting: there is no twin any more."""
+        """What it has done since the last call; ``wait``: until it says something, or is lost."""
         if self._from < 0:
             return []
-        if wait:
-            from select import select
-
-            if not select([self._from], [], [], _PATIENCE_S)[0]:
-                self._lose()
-                return []
+        if wait and not self._said.poll(_PATIENCE_S * 1000):
+            self._lose(hung=True)
+            return []
         try:
             data = os.read(self._from, 4096)
         except BlockingIOError:
@@ -150,23 +151,25 @@ class Twin:
         """The piece in the slot is not needed any more."""
         self._free.append(slot)
 
-    def _lose(self) -> None:
-        """It ended, or does not answer: nothing of what it has is waited for."""
+    def close(self) -> None:
+        """End it. Safe to call twice."""
+        self._lose()
+
+    def _lose(self, *, hung: bool = False) -> None:
+        """It ended, or is to: nothing of what it has is waited for."""
         self._ready = False
         if self._from < 0:
             return
         os.close(self._to)
         os.close(self._from)
         self._to = self._from = -1
-        from signal import SIGKILL
-
         try:
-            os.kill(self._pid, SIGKILL)
+            # Only what is still a child of ours, or the number could be somebody else's.
+            if hung and os.waitpid(self._pid, os.WNOHANG) == (0, 0):
+                os.kill(self._pid, SIGKILL)
             os.waitpid(self._pid, 0)
-        except (ProcessLookupError, ChildProcessError):
+        except ChildProcessError:
             pass  # the program collected it
-
-    close = _lose
 
 
 def begun(root_fd: int, entries: int, size: int, *, packed: bool) -> Twin | None:
@@ -226,6 +229,13 @@ def serve() -> None:
 def _serve() -> None:
     from cstorage.archive.beneath import Payloads
 
+    # What the program left open for every process that it starts is not for this one.
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) > _ROOT:
+            try:
+                os.close(int(name))
+            except OSError:
+                pass  # that of the listing itself
     view = memoryview(mmap.mmap(_MEMORY, SLOTS * _SLOT))
     payloads = Payloads([_ROOT])
     hashers: dict[int, Hasher | None] = {0: None}
