@@ -8,11 +8,11 @@ Rules of this module:
   so that one that changed can be named.
 * A file is proven before its last bytes leave, one that fits into a buffer before its first. One
   that changed is named, and ends the archive.
-* The last buffer is held back until all is proven: who reads along sees an archive without an end,
-  not a whole one that is wrong.
-* Most is done by ``Filler.fill``, which knows no errors: what it cannot put into the buffer,
-  whatever the reason, is left to ``_Assembler``, which can, or says why not.
-* Memory is a handful of buffers of ``_BUFFER`` bytes whatever the size of the archive.
+* The last buffer is held back until all is proven: who reads along sees an archive that is cut
+  short, not a whole one that is wrong.
+* Most is done by ``pieces.fill``, here or by the twin, which knows no errors: what it cannot put
+  into the buffer, whatever the reason, is left to ``_Assembler``, which can, or says why not.
+* Memory is ``_TASKS`` buffers of ``_BUFFER`` bytes and the twin's, whatever the archive's size.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 _BUFFER = 1 << 20
 _TASKS = 8
+"""Cuts under way at once: the twin's, and what is done meanwhile until they are there."""
 
 
 class _Out:
@@ -205,7 +206,8 @@ class _Assembler:
             self._put(full)
 
     def _put(self, piece: Piece) -> None:
-        left = self._out.put(piece)
+        # An empty one must not take the place of the one that is held back.
+        left = self._out.put(piece) if piece.used else piece
         if left is None:
             return
         if left.slot < 0:
