@@ -7,6 +7,7 @@ import hashlib
 import io
 import os
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,6 +19,7 @@ from cstorage.archive.apply import ApplyOptions, apply_layer
 from cstorage.archive.beneath import Payloads
 from cstorage.archive.compression import compressing
 from cstorage.archive.recipe import RecipeWriter, assemble, crc64, read_recipe
+from cstorage.archive.threads import Beside
 from cstorage.errors import ArchiveError, ContentChanged
 from cstorage.model import Compression
 
@@ -333,3 +335,33 @@ def test_a_recipe_is_read_as_it_was_written(
         if size:
             found.append((name, size, crc))
     assert [item for item in found if item] == [item for item in wanted if item]
+
+
+def test_a_digest_beside_is_that_of_all_pieces() -> None:
+    """However slow its thread is; an error of the thread is the caller's."""
+
+    class Slow:
+        def __init__(self) -> None:
+            self.seen = bytearray()
+
+        def update(self, data: memoryview) -> None:
+            time.sleep(0.02)
+            if data[0] == 9:
+                raise MemoryError("digest")
+            self.seen += data
+
+        def digest(self) -> bytes:
+            return bytes(self.seen)
+
+    pieces = [bytes([number]) * size for number, size in enumerate((5, MIB, 7, MIB, MIB), 1)]
+    before = threading.active_count()
+    beside = Beside(Slow())
+    for piece in pieces:
+        beside.update(memoryview(piece))
+    assert threading.active_count() == before + 1
+    assert beside.digest() == b"".join(pieces)
+    beside.update(memoryview(bytes([9]) * MIB))
+    with pytest.raises(MemoryError, match="digest"):
+        beside.digest()
+    beside.close()
+    assert threading.active_count() == before
