@@ -177,15 +177,25 @@ def begun(root_fd: int, entries: int, size: int, *, packed: bool) -> Twin | None
 
     ``root_fd``: where most of the layer's files are. ``packed``: threads will compress it.
     """
-    if entries < ENTRIES or len(os.sched_getaffinity(0)) < 2:
+    if entries < ENTRIES or (packed and size > entries * PACKED_AVERAGE):
         return None
-    if packed and size > entries * PACKED_AVERAGE:
+    processors = len(os.sched_getaffinity(0))
+    if processors < 2 or _running() > processors:
         return None
     cut = min(max(_FILLED * entries // max(size, 1) * _LINES, 1 << 14), _TEXT * 3 // 4)
     try:
         return Twin(root_fd, cut)
     except (OSError, NotImplementedError):
         return None
+
+
+def _running() -> int:
+    """Processes and threads that run or want to now; 0 if the system does not tell."""
+    try:
+        with open("/proc/loadavg", "rb", buffering=0) as file:
+            return int(file.read(128).split()[3].partition(b"/")[0])
+    except (OSError, ValueError, IndexError):
+        return 0
 
 
 def _spawn(fds: tuple[int, int, int, int]) -> int:

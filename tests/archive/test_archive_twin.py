@@ -224,6 +224,10 @@ def test_a_twin_is_begun_only_where_it_is_of_use(
 ) -> None:
     many = twins.ENTRIES
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    assert twins._running() > 0
+    monkeypatch.setattr(twins, "_running", lambda: 3)
+    assert begun(root.fd, many, many, packed=True) is None
+    monkeypatch.setattr(twins, "_running", lambda: 2)
     large = many * twins.PACKED_AVERAGE * 2
     made = [
         begun(root.fd, many, many, packed=True),
@@ -241,5 +245,6 @@ def test_a_twin_is_begun_only_where_it_is_of_use(
     assert begun(root.fd, many, many, packed=False) is None
     assert len(os.listdir("/proc/self/fd")) == held
     monkeypatch.undo()
+    monkeypatch.setattr(twins, "_running", lambda: 1)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
     assert begun(root.fd, many, many, packed=False) is None

@@ -133,6 +133,7 @@ def test_many_files_are_read_by_two_processes(
 
     monkeypatch.setattr(twin, "Twin", Watched)
     monkeypatch.setattr(twin, "ENTRIES", 1)
+    monkeypatch.setattr(twin, "_running", lambda: 1)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
     assert diff_of(store, layer.id) == BASE
     assert [made.lost for made in begun] == [True]
