@@ -4,121 +4,262 @@ Rules of this module:
 
 * Every byte handed to the sink is proven by the end, one way or the other: files by the digests of
   the manifest that the import recorded beside the recipe (whoever calls vouches for both), or the
-  whole by the archive's own digest. Without either, files are compared by the recipe's CRC-64.
-* A file is proven before its last bytes leave. One that changed is named, and ends the archive.
-* Only SHA-256 of the whole is worth a thread: all else is done in less time than handing it over
-  takes on a busy machine.
-* Memory is ``_BUFFERS`` buffers of ``_BUFFER`` bytes whatever the size of the archive.
+  whole by the archive's own digest. Without a manifest, files are compared by the recipe's CRC-64,
+  so that one that changed can be named.
+* A file is proven before its last bytes leave, one that fits into a buffer before its first. One
+  that changed is named, and ends the archive.
+* The last buffer is held back until all is proven: who reads along sees an archive that is cut
+  short, not a whole one that is wrong.
+* Most is done by ``pieces.fill``, here or by the twin, which knows no errors: what it cannot put
+  into the buffer, whatever the reason, is left to ``_Assembler``, which can, or says why not.
+* Memory is ``_TASKS`` buffers of ``_BUFFER`` bytes and the twin's, whatever the archive's size.
 """
 
 from __future__ import annotations
 
 import os
+from collections import deque
+from itertools import chain, islice
 
 from cstorage.archive.compression import taker
-from cstorage.archive.names import clean
-from cstorage.archive.reader import shown
-from cstorage.archive.recipe import crc64, read_recipe
+from cstorage.archive.pieces import Content, Piece, fill
+from cstorage.archive.recipe import NEXT, crc64, entries_of, read_text
+from cstorage.archive.threads import Beside
 from cstorage.errors import ArchiveError, ContentChanged
-from journal.plain import TYPE_CHECKING, Any
+from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from cstorage.archive.compression import ByteSink, ByteSource
     from cstorage.archive.manifest import Hasher
+    from cstorage.archive.recipe import RecipeEntry
+    from cstorage.archive.twin import Twin
 
-_BUFFERS = 4
 _BUFFER = 1 << 20
+_TASKS = 8
+"""Cuts under way at once: the twin's, and what is done meanwhile until they are there."""
 
 
-class _Assembler:
-    """Fills a buffer with proven bytes in the order of the recipe; ``_next_buffer`` empties it."""
+class _Out:
+    """Proves pieces and hands them to the sink; the last one only when asked to."""
 
     def __init__(
         self,
-        recipe: ByteSource,
-        open_payload: Callable[[bytes], int],
-        digests: Iterator[tuple[bytes, int, bytes]] | None,
-        hasher: Hasher | None,
+        write: Callable[[memoryview], object],
+        contents: Iterator[Content] | None,
+        digest: str,
     ) -> None:
-        self._recipe = recipe
-        self._open_payload = open_payload
-        self._digests = digests
-        self._hasher = hasher
-        self._buffer = memoryview(b"")
-        self._used = _BUFFER
+        self._write = write
+        self._contents = contents
+        self._expected = ""
+        self._whole: Beside | None = None
+        if digest:
+            import hashlib
+
+            algorithm, _, self._expected = digest.partition(":")
+            if algorithm != "sha256":
+                raise ArchiveError(f"cannot check a digest of kind {algorithm}")
+            self._whole = Beside(hashlib.sha256())
+        self._held: Piece | None = None
         self.total = 0
 
-    def _next_buffer(self) -> None:
-        raise NotImplementedError
+    def put(self, piece: Piece) -> Piece | None:
+        """Take a piece in its turn; returns one that is not needed any more."""
+        if piece.found:
+            self.prove(piece.found)
+        whole = self._whole
+        if whole is not None:
+            whole.update(piece.buffer[: piece.used])
+        self.total += piece.used
+        left, self._held = self._held, piece
+        if left is not None:
+            self._write(left.buffer[: left.used])
+        return left
 
-    def _read(self) -> None:
-        for data, name, size, crc in read_recipe(self._recipe):
-            if data is not None:
-                used = self._used
-                stop = used + len(data)
-                if used < stop <= _BUFFER:
-                    self._buffer[used:stop] = data
-                    self._used = stop
+    def prove(self, found: list[Content]) -> None:
+        """Compare files with the list; both are in the archive's order."""
+        assert self._contents is not None
+        for name, size, digest in found:
+            usual = name.removeprefix(b"./")
+            for path, length, recorded in self._contents:
+                if length == size and recorded and (path == usual or path == _clean(name)):
+                    break
+            else:
+                raise ArchiveError(
+                    f"{_shown(name)} is in the recipe, but not in the layer's file list"
+                )
+            if recorded != digest:
+                raise _changed_bytes(name, recorded, digest)
+        found.clear()
+
+    def close(self, confirm: Callable[[int], object] | None) -> None:
+        """Let go of the last piece, if all before and in it is proven."""
+        if self._whole is not None:
+            found = self._whole.digest().hex()
+            if found != self._expected:
+                raise ContentChanged(
+                    f"the reassembled archive has digest sha256:{found}, recorded was "
+                    f"sha256:{self._expected}: the recipe or a file changed"
+                )
+        if confirm is not None:
+            confirm(self.total)
+        if self._held is not None:
+            self._write(self._held.buffer[: self._held.used])
+
+    def abort(self) -> None:
+        """End the thread, whatever its state."""
+        if self._whole is not None:
+            self._whole.close()
+
+
+class _Task:
+    """A cut of the recipe in its turn, and what was done of it ahead of that, by whomever."""
+
+    def __init__(self, text: bytes, slot: int = -1) -> None:
+        self.text = text
+        self.slot = slot
+        """Where the twin is to put it; -1 if it has nothing to do with it, or is done."""
+        self.piece: Piece | None = None
+        self.left: RecipeEntry | None = None
+        self.rest: Iterator[RecipeEntry] | None = None
+        """Behind ``left`` and not in the piece; ``None``: what ``piece.entries`` does not count."""
+
+
+class _Assembler:
+    """Cuts in the order of the recipe; what does not fit into one piece; and errors."""
+
+    def __init__(
+        self,
+        out: _Out,
+        open_payload: Callable[[bytes], int],
+        hasher: Hasher | None,
+        twin: Twin | None,
+    ) -> None:
+        self._out = out
+        self._open_payload = open_payload
+        self._hasher = hasher
+        self._twin = twin
+        self._tasks: deque[_Task] = deque()
+        self._pieces: list[Piece] = []
+        self._piece = self._new_piece()
+
+    def run(self, texts: Iterator[bytes]) -> None:
+        tasks, twin = self._tasks, self._twin
+        while True:
+            if twin is not None:
+                self._collect(twin, wait=False)
+                while twin.wants() and (text := next(texts, None)) is not None:
+                    tasks.append(_Task(text, twin.give(text)))
+            if tasks and tasks[0].slot < 0:
+                self._finish(tasks.popleft())
+            elif len(tasks) < _TASKS and (text := next(texts, None)) is not None:
+                if tasks:
+                    tasks.append(self._begun(text))
                 else:
-                    self._raw(data)
-            elif size:
-                self._file(name, size, crc)
+                    self._finish(_Task(text))
+            elif tasks:
+                assert twin is not None
+                self._collect(twin, wait=True)
+            else:
+                break
+        self._flush()
 
-    def _raw(self, data: bytes) -> None:
+    def _collect(self, twin: Twin, *, wait: bool) -> None:
+        for piece in twin.take(wait=wait):
+            for task in self._tasks:
+                if task.slot == piece.slot:
+                    task.slot, task.piece = -1, piece
+        if twin.lost:
+            for task in self._tasks:
+                task.slot = -1
+
+    def _begun(self, text: bytes) -> _Task:
+        task = _Task(text)
+        task.piece = self._new_piece()
+        entries = entries_of(text)
+        task.left = fill(task.piece, entries, self._open_payload, self._hasher)
+        task.rest = entries
+        return task
+
+    def _finish(self, task: _Task) -> None:
+        piece, left, entries = task.piece, task.left, task.rest
+        if piece is not None:
+            self._flush()
+            self._put(piece)
+        if entries is None:
+            if piece is not None and piece.entries < 0:
+                return
+            entries = islice(entries_of(task.text), piece.entries if piece else 0, None)
+        rest = entries if left is None else chain((left,), entries)
+        while (left := fill(self._piece, rest, self._open_payload, self._hasher)) is not None:
+            if self._piece.used:
+                self._flush()
+                rest = chain((left,), entries)
+            else:
+                self._stream(left)
+                rest = entries
+
+    def _flush(self) -> None:
+        if self._piece.used:
+            full, self._piece = self._piece, self._new_piece()
+            self._put(full)
+
+    def _put(self, piece: Piece) -> None:
+        # An empty one must not take the place of the one that is held back.
+        left = self._out.put(piece) if piece.used else piece
+        if left is None:
+            return
+        if left.slot < 0:
+            self._pieces.append(left.clear())
+        elif self._twin is not None:
+            self._twin.release(left.slot)
+
+    def _new_piece(self) -> Piece:
+        return self._pieces.pop() if self._pieces else Piece(memoryview(bytearray(_BUFFER)))
+
+    def _stream(self, entry: RecipeEntry) -> None:
+        data, name, size, crc = entry
         rest = memoryview(data)
         while rest:
-            if self._used == _BUFFER:
-                self._next_buffer()
-            used = self._used
-            step = min(len(rest), _BUFFER - used)
-            self._buffer[used : used + step] = rest[:step]
-            self._used = used + step
-            rest = rest[step:]
+            view = self._free(len(rest))
+            view[:] = rest[: len(view)]
+            self._piece.used += len(view)
+            rest = rest[len(view) :]
+        if size:
+            self._file(name, size, crc)
+
+    def _free(self, most: int) -> memoryview:
+        """What is free of the buffer, or the next one; at least a byte, ``most`` at most."""
+        if self._piece.used == len(self._piece.buffer):
+            self._flush()
+        used = self._piece.used
+        return self._piece.buffer[used : used + most]
 
     def _file(self, name: bytes, size: int, crc: bytes) -> None:
         if len(crc) != 8:
-            raise ArchiveError(f"damaged recipe: {shown(name)} has no checksum")
-        recorded = crc if self._digests is None else self._recorded(name, size)
+            raise ArchiveError(f"damaged recipe: {_shown(name)} has no checksum")
         try:
             fd = self._open_payload(name)
         except OSError as error:
             raise ContentChanged(
-                f"{shown(name)}: content is not there any more: {error.strerror}"
+                f"{_shown(name)}: content is not there any more: {error.strerror}"
             ) from error
+        running = None if self._hasher is None else Beside(self._hasher())
         try:
-            used = self._used
-            # One byte more than there should be, to see whether there is.
-            if used + size < _BUFFER:
-                view = self._buffer[used : used + size + 1]
-                count = os.readv(fd, (view,))
-                if count == size:
-                    self._used = used + size
-                    self._prove(name, recorded, view[:size])
-                    return
-                os.lseek(fd, 0, os.SEEK_SET)
-            self._long(fd, name, size, recorded)
+            self._read(fd, name, size, crc, running)
         finally:
             os.close(fd)
+            if running is not None:
+                running.close()
 
-    def _prove(self, name: bytes, recorded: bytes, content: memoryview) -> None:
-        if self._hasher is None:
-            found = crc64(content).to_bytes(8, "big")
-        else:
-            found = self._hasher(content).digest()
-        if found != recorded:
-            raise _changed_bytes(name, recorded, found)
-
-    def _long(self, fd: int, name: bytes, size: int, recorded: bytes) -> None:
-        """A file that does not fit into the buffer, or came in several pieces."""
-        running = None if self._hasher is None else self._hasher()
+    def _read(
+        self, fd: int, name: bytes, size: int, recorded: bytes, running: Beside | None
+    ) -> None:
         crc = done = 0
         while True:
-            if self._used == _BUFFER:
-                self._next_buffer()
-            used = self._used
-            view = self._buffer[used : used + size - done + 1]
+            # One byte more than there should be, to see whether there is.
+            view = self._free(size - done + 1)
             count = os.readv(fd, (view,))
             if not count or done + count > size:
                 break
@@ -128,22 +269,30 @@ class _Assembler:
             else:
                 running.update(view)
             done += count
-            self._used = used + count
+            self._piece.used += count
         if count or done != size:
             now = f"more than {size}" if count else str(done)
             raise _changed(name, f"size was {size} when imported, is now {now}")
-        found = crc.to_bytes(8, "big") if running is None else running.digest()
-        if found != recorded:
-            raise _changed_bytes(name, recorded, found)
+        if running is not None:
+            self._out.prove([*self._piece.found, (name, size, running.digest())])
+            self._piece.found.clear()
+        elif crc.to_bytes(8, "big") != recorded:
+            raise _changed_bytes(name, recorded, crc.to_bytes(8, "big"))
 
-    def _recorded(self, name: bytes, size: int) -> bytes:
-        """The manifest's digest of the recipe's next file; both are in the archive's order."""
-        assert self._digests is not None
-        usual = name.removeprefix(b"./")
-        for path, length, digest in self._digests:
-            if length == size and digest and (path == usual or path == clean(name)):
-                return digest
-        raise ArchiveError(f"{shown(name)} is in the recipe, but not in the layer's file list")
+
+# What only odd names and errors need is imported for them.
+
+
+def _clean(name: bytes) -> bytes:
+    from cstorage.archive.names import clean
+
+    return clean(name)
+
+
+def _shown(name: bytes) -> str:
+    from cstorage.archive.reader import shown
+
+    return shown(name)
 
 
 def _changed_bytes(name: bytes, recorded: bytes, found: bytes) -> ContentChanged:
@@ -152,91 +301,7 @@ def _changed_bytes(name: bytes, recorded: bytes, found: bytes) -> ContentChanged
 
 
 def _changed(name: bytes, how: str) -> ContentChanged:
-    return ContentChanged(f"file integrity checksum failed for {shown(name)} ({how})")
-
-
-class _Direct(_Assembler):
-    """Writes each buffer when it is full."""
-
-    def __init__(self, write: Callable[[memoryview], object], *given: Any) -> None:
-        super().__init__(*given)
-        self._write = write
-        self._buffer = memoryview(bytearray(_BUFFER))
-        self._used = 0
-
-    def _next_buffer(self) -> None:
-        if self._used:
-            self._write(self._buffer[: self._used])
-        self.total += self._used
-        self._used = 0
-
-    def run(self) -> None:
-        self._read()
-        self._next_buffer()
-
-
-class _Ahead(_Assembler):
-    """Reads on a thread of its own, for a consumer that has work to do with the bytes."""
-
-    def __init__(self, *given: Any) -> None:
-        from queue import SimpleQueue
-        from threading import Thread
-
-        super().__init__(*given)
-        self._free: SimpleQueue[memoryview | None] = SimpleQueue()
-        self._filled: SimpleQueue[tuple[memoryview, int] | BaseException | None] = SimpleQueue()
-        for _ in range(_BUFFERS):
-            self._free.put(memoryview(bytearray(_BUFFER)))
-        self._thread = Thread(target=self._run, name="archive-read", daemon=True)
-        self._thread.start()
-
-    # -- the caller's side -----------------------------------------------------------------------
-
-    def __iter__(self) -> Iterator[memoryview]:
-        """What was read, in pieces that are valid until the next one is asked for."""
-        while True:
-            filled = self._filled.get()
-            if filled is None:
-                return
-            if isinstance(filled, BaseException):
-                raise filled
-            buffer, used = filled
-            self.total += used
-            yield buffer[:used]
-            self._free.put(buffer)
-
-    def close(self) -> None:
-        """End the thread, whatever its state."""
-        self._free.put(None)
-        self._thread.join()
-
-    # -- the thread ------------------------------------------------------------------------------
-
-    def _run(self) -> None:
-        from cstorage.archive.threads import step_back
-
-        step_back()
-        try:
-            self._read()
-            if self._buffer:
-                self._filled.put((self._buffer, self._used))
-            self._filled.put(None)
-        except _Stopped:
-            pass
-        except BaseException as error:
-            self._filled.put(error)
-
-    def _next_buffer(self) -> None:
-        if self._buffer:
-            self._filled.put((self._buffer, self._used))
-        buffer = self._free.get()
-        if buffer is None:
-            raise _Stopped
-        self._buffer, self._used = buffer, 0
-
-
-class _Stopped(Exception):
-    """The caller does not want any more."""
+    return ContentChanged(f"file integrity checksum failed for {_shown(name)} ({how})")
 
 
 def assemble(
@@ -246,37 +311,35 @@ def assemble(
     *,
     digest: str = "",
     manifest: ByteSource | None = None,
+    confirm: Callable[[int], object] | None = None,
+    twin: Twin | None = None,
 ) -> int:
     """See ``recipe.assemble``."""
-    write = taker(sink)
+    contents = hasher = None
     if manifest is not None:
         from cstorage.archive.manifest import ManifestReader, hasher_of
 
         reader = ManifestReader(manifest)
-        hasher = hasher_of(reader.algorithm)
-        direct = _Direct(write, recipe, open_payload, reader.contents(), hasher)
-        direct.run()
-        return direct.total
-    if not digest:
-        direct = _Direct(write, recipe, open_payload, None, None)
-        direct.run()
-        return direct.total
-    import hashlib
-
-    algorithm, _, expected = digest.partition(":")
-    if algorithm != "sha256":
-        raise ArchiveError(f"cannot check a digest of kind {algorithm}")
-    whole = hashlib.sha256()
-    ahead = _Ahead(recipe, open_payload, None, None)
+        hasher, contents = hasher_of(reader.algorithm), reader.contents()
+        if twin is not None:
+            twin.algorithm = reader.algorithm
+    out = _Out(taker(sink), contents, "" if manifest is not None else digest)
+    texts = read_text(recipe)
+    if twin is not None:
+        texts = _cuts(texts, twin.cut)
     try:
-        for data in ahead:
-            whole.update(data)
-            write(data)
+        _Assembler(out, open_payload, hasher, twin).run(texts)
+        out.close(confirm)
     finally:
-        ahead.close()
-    if whole.hexdigest() != expected:
-        raise ContentChanged(
-            f"the reassembled archive has digest sha256:{whole.hexdigest()}, "
-            f"recorded was {digest}: the recipe or a file changed"
-        )
-    return ahead.total
+        out.abort()
+    return out.total
+
+
+def _cuts(texts: Iterator[bytes], size: int) -> Iterator[bytes]:
+    """Parts of about ``size`` bytes, or one line; a file stays with what is in front of it."""
+    for text in texts:
+        at, end = 0, len(text)
+        while at < end:
+            stop = text.find(NEXT, at + size) + 1 or end
+            yield text[at:stop]
+            at = stop

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 CHUNK = 1 << 18
-_GZIP_BLOCK = 1 << 20
 """Compressed bytes read at a time."""
 
 _GZIP_HEADER_MAX = (1 << 20) + CHUNK  # its texts may be of any length
@@ -379,7 +378,10 @@ class CompressingSink:
         write: Callable[[bytes], object],
         finish: Callable[[], object],
         abort: Callable[[], object] | None = None,
+        packs: bool = True,
     ) -> None:
+        self.packs = packs
+        """Whether it compresses at all."""
         self._write = write
         self._finish = finish
         self._abort = abort
@@ -423,13 +425,16 @@ def compressing(
     put = taker(sink)
     match compression:
         case Compression.NONE:
-            return CompressingSink(put, lambda: None)
+            return CompressingSink(put, lambda: None, packs=False)
         case Compression.GZIP:
             if level is None or level <= 3:
                 try:
-                    return _threaded_gzip(put, 2 if level is None else level, threads)
+                    from cstorage.archive.gzipblocks import GzipBlocks
                 except ImportError:
                     pass
+                else:
+                    blocks = GzipBlocks(put, 2 if level is None else level, threads)
+                    return CompressingSink(blocks.write, blocks.finish, blocks.abort)
             import zlib
 
             return _from_object(put, zlib.compressobj(6 if level is None else level, wbits=31))
@@ -449,66 +454,6 @@ def compressing(
             import bz2
 
             return _from_object(put, bz2.BZ2Compressor(9 if level is None else level))
-
-
-class _Target:
-    """What the threads of a compressor write to; after ``drop`` nothing reaches the sink."""
-
-    def __init__(self, put: Callable[[bytes], None]) -> None:
-        self._put = put
-        self.drop = False
-
-    def write(self, data: bytes) -> int:
-        if not self.drop:
-            self._put(data)
-        return len(data)
-
-    def flush(self) -> None:
-        """The sink is flushed by its owner."""
-
-
-def _threaded_gzip(put: Callable[[bytes], None], level: int, threads: int) -> CompressingSink:
-    """``isal`` (its middle level by default): blocks of 1 MiB, each compressed on one thread.
-
-    Blocks are cut here, so the output does not depend on the pieces in which the input came, nor on
-    the number of threads. No time stamp.
-    """
-    from isal import igzip_threaded
-
-    target = _Target(put)
-    opener: Any = igzip_threaded.open
-    codec = opener(target, "wb", level, threads=threads, block_size=_GZIP_BLOCK)
-    block = bytearray(_GZIP_BLOCK)
-    held = 0
-
-    def write(data: bytes) -> None:
-        nonlocal held
-        rest = memoryview(data)
-        while rest:
-            step = min(len(rest), _GZIP_BLOCK - held)
-            block[held : held + step] = rest[:step]
-            held += step
-            rest = rest[step:]
-            if held == _GZIP_BLOCK:
-                codec.write(block)
-                held = 0
-
-    def finish() -> None:
-        try:
-            codec.write(block[:held])
-            codec.close()
-        except BaseException:
-            abort()
-            raise
-
-    def abort() -> None:
-        target.drop = True
-        try:
-            codec.close()  # ends the threads
-        except Exception:  # of the sink or of a thread: the first error is on its way already
-            pass
-
-    return CompressingSink(write, finish, abort)
 
 
 def _from_object(put: Callable[[bytes], None], codec: Any) -> CompressingSink:

@@ -14,7 +14,7 @@ Rules of this module:
 from __future__ import annotations
 
 import os
-from queue import Empty, Full, Queue
+from queue import Empty, Full, Queue, SimpleQueue
 from threading import Thread, get_native_id
 
 from journal.plain import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _STUCK_S = 1.0
+_WORTH_IT = 1 << 19
 NICE = 10
 """How far threads step back. With 5 a reader waits as long as for anybody."""
 
@@ -129,3 +130,59 @@ class Consumer:
                 continue
             self._thread.join(_STUCK_S)
             return
+
+
+class Beside:
+    """A digest that is updated on a thread while the caller fetches the next bytes.
+
+    The first update is the caller's own (most contents have one, which is not worth a thread), and
+    so are short ones.
+    """
+
+    def __init__(self, digest: Any) -> None:
+        self._digest = digest
+        self._thread: Thread | None = None
+        self._updated = False
+        self._busy = False
+        self._given: SimpleQueue[memoryview | None] = SimpleQueue()
+        self._done: SimpleQueue[BaseException | None] = SimpleQueue()
+
+    def update(self, data: memoryview) -> None:
+        """``data`` must stay as it is until the next call of any method has returned."""
+        self._wait()
+        if not self._updated or len(data) < _WORTH_IT:
+            self._updated = True
+            self._digest.update(data)
+            return
+        if self._thread is None:
+            self._thread = Thread(target=self._run, name="digest", daemon=True)
+            self._thread.start()
+        self._busy = True
+        self._given.put(data)
+
+    def _wait(self) -> None:
+        if self._busy:
+            self._busy = False
+            error = self._done.get()
+            if error is not None:
+                raise error
+
+    def _run(self) -> None:
+        while (data := self._given.get()) is not None:
+            try:
+                self._digest.update(data)
+                self._done.put(None)
+            except BaseException as error:
+                self._done.put(error)
+
+    def digest(self) -> bytes:
+        """Of all that was given."""
+        self._wait()
+        found: bytes = self._digest.digest()
+        return found
+
+    def close(self) -> None:
+        """End the thread."""
+        if self._thread is not None:
+            self._given.put(None)
+            self._thread.join()

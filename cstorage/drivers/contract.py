@@ -168,6 +168,9 @@ class PayloadReader(Protocol):
     def __call__(self, name: bytes, /) -> int:
         """A new O_RDONLY descriptor of the regular file, found in-root, uppermost layer first."""
 
+    def directory(self) -> int:
+        """A descriptor of the directory with the layer's own files; the reader keeps it."""
+
     def close(self) -> None: ...
 
 

@@ -13,7 +13,7 @@ from cstorage.errors import ContentChanged
 from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from cstorage.archive import beneath
 
@@ -31,21 +31,32 @@ class Payloads:
         self._paths = list(roots)
         self._roots: list[int] = []
         self._finders: dict[int, beneath.Payloads] = {}
+        self._own: Callable[[bytes], int] = self._first
 
     def __call__(self, name: bytes, /) -> int:
         """An O_RDONLY descriptor of the regular file ``name``. Raises ``ContentChanged``."""
-        for finder in (0, 1):
+        try:
             try:
-                return self._finder(finder).open(name)
+                return self._own(name)
             except FileNotFoundError:
-                continue
-            except OSError as error:
-                raise ContentChanged(
-                    f"{os.fsdecode(name)}: {error.strerror or error}",
-                    hint="the layer's files were changed after it was imported; run check",
-                ) from None
-        place = os.path.normpath(os.path.join(self._paths[0], os.fsdecode(name)))
-        raise ContentChanged(f"open {place}: no such file or directory")
+                return self._finder(1).open(name)
+        except FileNotFoundError:
+            place = os.path.normpath(os.path.join(self._paths[0], os.fsdecode(name)))
+            raise ContentChanged(f"open {place}: no such file or directory") from None
+        except OSError as error:
+            raise ContentChanged(
+                f"{os.fsdecode(name)}: {error.strerror or error}",
+                hint="the layer's files were changed after it was imported; run check",
+            ) from None
+
+    def _first(self, name: bytes) -> int:
+        self._own = self._finder(0).open
+        return self._own(name)
+
+    def directory(self) -> int:
+        """The layer's own directory, where nearly all of its files are; open until ``close``."""
+        self._finder(0)
+        return self._roots[0]
 
     def _finder(self, index: int) -> beneath.Payloads:
         """The finder of the layer's own directory (0), or that of the directories below it (1)."""
@@ -61,6 +72,7 @@ class Payloads:
 
     def close(self) -> None:
         """Close the directories. Safe to call twice."""
+        self._own = self._first
         while self._finders:
             self._finders.popitem()[1].close()
         while self._roots:

@@ -6,8 +6,10 @@ or against another reference, the driver makes a deterministic one.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 from cstorage.content import ContentDamaged
-from cstorage.errors import LayerUnknown, StorageError, UnsupportedCompression
+from cstorage.errors import ContentChanged, LayerUnknown, StorageError, UnsupportedCompression
 from cstorage.model import Change, Compression, IDMaps, Layer
 from cstorage.store import lookup
 from cstorage.store.lookup import go_quote
@@ -15,7 +17,11 @@ from cstorage.store.mapping import of_files
 from journal.plain import TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from cstorage.archive.compression import ByteSink
+    from cstorage.archive.twin import Twin
+    from cstorage.drivers.contract import PayloadReader
     from cstorage.store.core import Core
 
 
@@ -174,26 +180,79 @@ def _rebuild(core: Core, pair: Pair, recipe: BinaryIO, sink: ByteSink) -> None:
     """The archive from the layer's files; a file that changed is named, and ends it.
 
     The recipe and the file list of one import, both as their keys say, and every file as the list
-    says, are the archive: its own digest, which costs ten times as much, is computed only for
-    layers without such a list, or with a damaged one.
+    says, are the archive. So is what has the archive's own digest, which takes less time if the
+    files are small, but cannot name one: then the list is asked.
     """
+    from cstorage.archive.proof import whole_is_cheaper
+
+    diff = pair.layer.diff
+    listed = pair.shelf is None and _intact(core, diff.manifest)
+    if listed and not (
+        diff.uncompressed_digest and whole_is_cheaper(diff.entries, diff.uncompressed_size)
+    ):
+        _by_list(core, pair, recipe, sink)
+        return
+    try:
+        _by_digest(core, pair, recipe, sink)
+    except ContentChanged:
+        if listed:
+            recipe.seek(0)
+            _by_list(core, pair, recipe, _Nowhere())
+        raise
+
+
+class _Nowhere:
+    """A sink for an archive that is only proven."""
+
+    def write(self, data: bytes, /) -> int:
+        return len(data)
+
+
+def _by_digest(core: Core, pair: Pair, recipe: BinaryIO, sink: ByteSink) -> None:
+    from cstorage.archive.recipe import assemble
+
+    with _payloads(core, pair.layer, sink) as (payloads, twin):
+        assemble(recipe, payloads, sink, digest=pair.layer.diff.uncompressed_digest, twin=twin)
+
+
+@contextmanager
+def _payloads(
+    core: Core, layer: Layer, sink: ByteSink
+) -> Iterator[tuple[PayloadReader, Twin | None]]:
+    """The layer's files, and a second process for an export that is worth one."""
+    from cstorage.archive import twin
+    from cstorage.archive.compression import CompressingSink
+
+    diff = layer.diff
+    packed = isinstance(sink, CompressingSink) and sink.packs
+    payloads = core.driver.payloads(layer.id)
+    second = None
+    try:
+        second = twin.begun(
+            payloads.directory(), diff.entries, diff.uncompressed_size, packed=packed
+        )
+        yield payloads, second
+    finally:
+        if second is not None:
+            second.close()
+        payloads.close()
+
+
+def _by_list(core: Core, pair: Pair, recipe: BinaryIO, sink: ByteSink) -> None:
     from cstorage.archive.recipe import assemble
 
     diff = pair.layer.diff
-    payloads = core.driver.payloads(pair.layer.id)
-    try:
-        if pair.shelf is not None or not _intact(core, diff.manifest):
-            assemble(recipe, payloads, sink, digest=diff.uncompressed_digest)
-            return
-        with core.content.open(diff.manifest) as file:
-            manifest, known = _Vouched(file, diff.manifest), _Vouched(recipe, diff.recipe)
-            size = assemble(known, payloads, sink, manifest=manifest)
+    with core.content.open(diff.manifest) as file:
+        manifest, known = _Vouched(file, diff.manifest), _Vouched(recipe, diff.recipe)
+
+        def confirm(size: int) -> None:
             known.verify(f"recipe of layer {pair.layer.id}")
             manifest.verify(f"file list of layer {pair.layer.id}")
-        if size != diff.uncompressed_size:
-            raise ContentDamaged(
-                f"the archive of layer {pair.layer.id} has {size} bytes, "
-                f"recorded were {diff.uncompressed_size}; run check"
-            )
-    finally:
-        payloads.close()
+            if size != diff.uncompressed_size:
+                raise ContentDamaged(
+                    f"the archive of layer {pair.layer.id} has {size} bytes, "
+                    f"recorded were {diff.uncompressed_size}; run check"
+                )
+
+        with _payloads(core, pair.layer, sink) as (payloads, twin):
+            assemble(known, payloads, sink, manifest=manifest, confirm=confirm, twin=twin)

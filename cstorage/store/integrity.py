@@ -138,9 +138,9 @@ def _names(core: Core, layer: Layer) -> Iterator[tuple[bytes, bytes]]:
     if not layer.diff.recipe:
         return
     with core.content.open(layer.diff.recipe) as stored:
-        for entry in read_recipe(stored):
-            if entry.data is None:
-                yield clean(entry.name), entry.name
+        for data, name, _size, _crc in read_recipe(stored):
+            if data is None:
+                yield clean(name), name
 
 
 def _mismatch(path: bytes) -> str:

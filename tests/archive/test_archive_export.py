@@ -7,15 +7,19 @@ import hashlib
 import io
 import os
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cstorage.archive import assembly
 from cstorage.archive.apply import ApplyOptions, apply_layer
 from cstorage.archive.beneath import Payloads
 from cstorage.archive.compression import compressing
-from cstorage.archive.recipe import assemble, crc64
+from cstorage.archive.recipe import RecipeWriter, assemble, crc64, read_recipe
+from cstorage.archive.threads import Beside
 from cstorage.errors import ArchiveError, ContentChanged
 from cstorage.model import Compression
 
@@ -207,3 +211,157 @@ def test_gzip_depends_on_content_and_level_alone(level: int | None) -> None:
     first = packed(len(data), 1)
     assert gzip.decompress(first) == data
     assert packed(MIB + 1, 2) == packed(77_777, 3) == first
+
+
+NOISE = hashlib.shake_128(b"noise").digest(3 * MIB)
+
+
+def gzipped(data: bytes, piece: int, threads: int, level: int | None = None) -> bytes:
+    out = io.BytesIO()
+    with compressing(out, Compression.GZIP, level=level, threads=threads) as sink:
+        for at in range(0, len(data), piece):
+            sink.write(data[at : at + piece])
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("level", [0, 1, 2, 3])
+def test_what_does_not_shrink_is_stored_and_the_rest_is_not(
+    level: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the pieces and threads, and not larger than if all were compressed."""
+    from cstorage.archive import gzipblocks
+
+    text = b"".join(b"line %d of a text\n" % number for number in range(60_000))[:MIB]
+    data = text[:300_000] + NOISE[: MIB + 77] + text + NOISE[MIB:] + text[:5]
+    packed = gzipped(data, 100_003, 1, level)
+    assert gzip.decompress(packed) == data
+    assert packed == gzipped(data, MIB, 2, level) == gzipped(data, len(data), 5, level)
+    assert packed.find(NOISE[2 * MIB : 2 * MIB + 9000]) > 0, "it is there as it was"
+    monkeypatch.setattr(gzipblocks, "_runs", lambda block: [(0, len(block), False)])
+    assert len(packed) < len(gzipped(data, MIB, 1, level)) * 1.0005
+
+
+@pytest.mark.parametrize("kind", ["twice", "hex", "bytes", "halves"])
+def test_what_only_looks_like_noise_is_compressed(kind: str) -> None:
+    """What the fixed code of a sample is bad at is looked at again."""
+    data = {
+        "twice": NOISE[:8192] * 128,
+        "hex": NOISE[: MIB // 2].hex().encode(),
+        "bytes": bytes(200 + byte % 50 for byte in NOISE[:MIB]),
+        "halves": b"".join(
+            NOISE[at : at + 32768] + bytes(32768) for at in range(0, MIB // 2, 32768)
+        ),
+    }[kind]
+    packed = gzipped(data, MIB, 2)
+    assert gzip.decompress(packed) == data
+    # "twice" repeats what is farther apart than a sample: that is the price of samples.
+    assert len(packed) < len(data) * (1.0002 if kind == "twice" else 0.8)
+
+
+def test_an_error_of_a_thread_is_the_writers(monkeypatch: pytest.MonkeyPatch) -> None:
+    from cstorage.archive import gzipblocks
+
+    def failing(*_: object) -> bytes:
+        raise MemoryError("no block")
+
+    before = threading.active_count()
+    monkeypatch.setattr(gzipblocks, "packed", failing)
+    with pytest.raises(MemoryError, match="no block"):
+        gzipped(bytes(9 * MIB), MIB, 2)
+    assert threading.active_count() == before
+
+
+def test_the_end_waits_for_whoever_confirms(exported: Exported) -> None:
+    sink = io.BytesIO()
+    seen: list[tuple[int, int]] = []
+    with Payloads([exported.root.fd]) as payloads:
+        assemble(
+            io.BytesIO(exported.recipe.getvalue()),
+            payloads.open,
+            sink,
+            confirm=lambda size: seen.append((size, len(sink.getvalue()))),
+        )
+    assert sink.getvalue() == exported.data
+    [(size, gone)] = seen
+    assert size == len(exported.data) > gone
+
+
+def test_the_cheaper_proof_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    from cstorage.archive import proof
+
+    speed = 0.55
+    monkeypatch.setattr(proof, "_sha256_byte", lambda: speed)
+    assert proof.whole_is_cheaper(50_000, 105 << 20)
+    assert not proof.whole_is_cheaper(6_768, 204 << 20)
+    assert not proof.whole_is_cheaper(4, 384 << 20)
+    speed = 3.0
+    assert not proof.whole_is_cheaper(50_000, 105 << 20)
+    assert proof.whole_is_cheaper(50_000, 30 << 20)
+    monkeypatch.undo()
+    assert 0.1 < proof._sha256_byte() < 100
+
+
+SEGMENTS = st.lists(
+    st.tuples(
+        st.integers(0, 511),
+        st.sampled_from([b"", b"x", bytes(345), b"h" * 157 + bytes(355), b"i" * 160 + b"o" * 352]),
+        st.integers(0, 3),
+        st.one_of(st.just(0), st.integers(1, 5000)),
+        st.sampled_from([b"f", "\u00e9\u2028<".encode(), b"\xff", b'"\\']),
+    ),
+    max_size=30,
+)
+
+
+@given(SEGMENTS)
+def test_a_recipe_is_read_as_it_was_written(
+    segments: list[tuple[int, bytes, int, int, bytes]],
+) -> None:
+    """Where zeros are skipped and repeated halves of headers are known, too."""
+    out = io.BytesIO()
+    writer = RecipeWriter(out)
+    wanted: list[Any] = []
+    for zeros, middle, more, size, name in segments:
+        data = bytes(zeros) + middle + bytes(more)
+        writer.member(data, name, size, size << 40)
+        wanted.append(data)
+        if size:
+            wanted.append((name, size, (size << 40).to_bytes(8, "big")))
+    writer.close()
+    found: list[Any] = []
+    for data, name, size, crc in read_recipe(io.BytesIO(out.getvalue())):
+        if data or not size:
+            found.append(data)
+        if size:
+            found.append((name, size, crc))
+    assert [item for item in found if item] == [item for item in wanted if item]
+
+
+def test_a_digest_beside_is_that_of_all_pieces() -> None:
+    """However slow its thread is; an error of the thread is the caller's."""
+
+    class Slow:
+        def __init__(self) -> None:
+            self.seen = bytearray()
+
+        def update(self, data: memoryview) -> None:
+            time.sleep(0.02)
+            if data[0] == 9:
+                raise MemoryError("digest")
+            self.seen += data
+
+        def digest(self) -> bytes:
+            return bytes(self.seen)
+
+    pieces = [bytes([number]) * size for number, size in enumerate((5, MIB, 7, MIB, MIB), 1)]
+    before = threading.active_count()
+    beside = Beside(Slow())
+    for piece in pieces:
+        beside.update(memoryview(piece))
+    assert threading.active_count() == before + 1
+    assert beside.digest() == b"".join(pieces)
+    beside.update(memoryview(bytes([9]) * MIB))
+    with pytest.raises(MemoryError, match="digest"):
+        beside.digest()
+    beside.close()
+    assert threading.active_count() == before

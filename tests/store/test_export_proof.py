@@ -21,6 +21,19 @@ from tests.store.place import diff_of, fill
 if TYPE_CHECKING:
     from cstorage.store.store import Store
 
+SAME_CRC = (1 | 1 << 60 | 1 << 61 | 1 << 63 | 1 << 64).to_bytes(9, "little")
+"""The polynomial of the recipe's CRC-64 itself: added to a content, it does not change the CRC."""
+
+
+@pytest.fixture(params=["whole", "list"])
+def proof(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both proofs, whichever costs less here."""
+    from cstorage.archive import proof as room
+
+    chosen = str(request.param)
+    monkeypatch.setattr(room, "whole_is_cheaper", lambda *_: chosen == "whole")
+    return chosen
+
 
 def record(store: Store, key: str) -> Path:
     return Path(store._core.content.path(key))
@@ -32,7 +45,7 @@ def rewrite(path: Path, data: bytes) -> None:
 
 
 @pytest.mark.parametrize("compression", list(Compression))
-def test_out_comes_what_went_in(store: Store, compression: Compression) -> None:
+def test_out_comes_what_went_in(store: Store, proof: str, compression: Compression) -> None:
     from cstorage.archive.compression import Decompressor
 
     layer = fill(store)
@@ -56,7 +69,7 @@ def test_slow_compressions_have_to_be_asked_for(store: Store, compression: Compr
     assert out.getvalue() == b""
 
 
-def test_a_changed_recipe_is_not_passed_off_as_the_archive(store: Store) -> None:
+def test_a_changed_recipe_is_not_passed_off_as_the_archive(store: Store, proof: str) -> None:
     """The recipe is proven by its key, as the files are by the list: a header cannot be changed."""
     layer = fill(store)
     path = record(store, layer.diff.recipe)
@@ -64,8 +77,66 @@ def test_a_changed_recipe_is_not_passed_off_as_the_archive(store: Store) -> None
     changed = text.replace(b"AAAA", b"AAAB", 1)
     assert changed != text
     rewrite(path, gzip.compress(changed))
+    out = io.BytesIO()
     with pytest.raises(ContentDamaged, match="recipe of layer"):
-        diff_of(store, layer.id)
+        store.diff(layer.id, out, compression=Compression.NONE)
+    assert out.getvalue() == b"", "nothing of so short an archive leaves before the proof"
+
+
+def test_a_change_that_no_checksum_shows_is_named_and_keeps_the_end_back(
+    store: Store, proof: str
+) -> None:
+    """The list names what the digest of the whole only finds."""
+    content = bytes(1000)
+    layer = store.import_layer(io.BytesIO(archive_of(content)))
+    forged = bytearray(content)
+    for at, byte in enumerate(SAME_CRC):
+        forged[100 + at] ^= byte
+    (Path(store._core.driver.content_root(layer.id)) / "f").write_bytes(forged)
+    for compression in (Compression.NONE, Compression.GZIP):
+        out = io.BytesIO()
+        with pytest.raises(ContentChanged, match='for "f"'):
+            store.diff(layer.id, out, compression=compression)
+        if compression is Compression.NONE:
+            assert out.getvalue() == b""
+        else:
+            with pytest.raises(EOFError):
+                gzip.decompress(out.getvalue())
+
+
+def archive_of(content: bytes) -> bytes:
+    import tarfile
+
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        entry = tarfile.TarInfo("f")
+        entry.size = len(content)
+        tar.addfile(entry, io.BytesIO(content))
+    return out.getvalue()
+
+
+def test_many_files_are_read_by_two_processes(
+    store: Store, proof: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And none of them is left."""
+    from cstorage.archive import twin
+
+    layer = fill(store)
+    begun = []
+
+    class Watched(twin.Twin):
+        def __init__(self, *given: Any) -> None:
+            super().__init__(*given)
+            while not self.wants():
+                self.take(wait=True)
+            begun.append(self)
+
+    monkeypatch.setattr(twin, "Twin", Watched)
+    monkeypatch.setattr(twin, "ENTRIES", 1)
+    monkeypatch.setattr(twin, "_running", lambda: 1)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    assert diff_of(store, layer.id) == BASE
+    assert [made.lost for made in begun] == [True]
 
 
 def test_a_changed_file_list_proves_nothing_and_stops_nothing(store: Store) -> None:
@@ -87,7 +158,7 @@ def test_without_the_file_list_the_digest_of_the_whole_proves(store: Store) -> N
 
 
 @pytest.mark.parametrize("listed", [True, False])
-def test_a_changed_file_is_named(store: Store, listed: bool) -> None:
+def test_a_changed_file_is_named(store: Store, proof: str, listed: bool) -> None:
     layer = fill(store)
     if not listed:
         record(store, layer.diff.manifest).unlink()
