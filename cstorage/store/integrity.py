@@ -138,8 +138,8 @@ def _names(core: Core, layer: Layer) -> Iterator[tuple[bytes, bytes]]:
     if not layer.diff.recipe:
         return
     with core.content.open(layer.diff.recipe) as stored:
-        for data, name, _size, _crc in read_recipe(stored):
-            if data is None:
+        for _data, name, size, _crc in read_recipe(stored):
+            if size:
                 yield clean(name), name
 
 
