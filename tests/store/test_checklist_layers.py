@@ -19,6 +19,8 @@ from cstorage.archive.options import ApplyOptions
 from cstorage.errors import (
     ArchiveError,
     DriverError,
+    DuplicateID,
+    DuplicateName,
     InvalidBigDataName,
     InvalidDigest,
     LayerNotMounted,
@@ -79,6 +81,45 @@ def test_an_unknown_template_is_refused(store):
     with pytest.raises(LayerUnknown):
         store.create_layer("new", template="nobody")
     assert ids(store.layers()) == []
+
+
+def test_a_template_is_looked_for_when_id_and_names_are_free(store):
+    """§4.3, steps 3 to 5."""
+    store.create_layer("taken", names=["name"])
+    with pytest.raises(DuplicateID):
+        store.create_layer("taken", template="nobody")
+    with pytest.raises(DuplicateName):
+        store.create_layer(names=["name"], template="nobody")
+    with pytest.raises(LayerUnknown):
+        store.create_layer("taken", "nobody", template="nobody")
+
+
+def test_what_the_driver_refuses_says_what_was_being_made(store):
+    """§4.3, step 8."""
+    store.create_layer("old")
+    for more, what in (
+        ({}, "read-write layer with"),
+        ({"writable": False}, "read-only layer with"),
+        ({"template": "old"}, 'copy of template layer "old" with'),
+    ):
+        with pytest.raises(DriverError, match=f'^creating {what} ID "new": '):
+            store.create_layer("new", storage_options={"odd": "1"}, **more)
+
+
+def test_a_template_copy_outlives_the_template(store):
+    """Whatever the driver does to make it."""
+    fill(store, id="base")
+    fill(store, CHANGES, id="template", parent="base")
+    store.create_layer("copy", "base", template="template")
+    store.create_layer("child", "copy")
+    shown = set(os.listdir(store.mount("child")))
+    store.unmount("child")
+    changes = store.changes("template")
+    store.delete_layer("template")
+    assert set(os.listdir(store.mount("child"))) == shown
+    assert store.changes("copy") == changes
+    assert diff_of(store, "copy") == CHANGES
+    assert store.check().healthy
 
 
 def test_a_template_copy_inherits_what_describes_the_content(store):
