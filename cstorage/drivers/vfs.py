@@ -43,7 +43,7 @@ class VfsDriver(TreeDriver):
     name = "vfs"
     folder = "dir"
     """Where in the home the layers are."""
-    option_keys: tuple[str, ...] = ("ignore_chown_errors", *options.IMAGE_STORE_KEYS)
+    option_keys: tuple[str, ...] = ("ignore_chown_errors", "imagestore")
 
     def __init__(self, given: DriverOptions) -> None:
         self.home = os.fspath(given.home)

@@ -234,7 +234,19 @@ def digest(core: Core, kind: Kind, key: str, name: str) -> Digest:
             )
         blob = _blob(item, name)
     else:
-        blob = _first(core, kind, key, name)
+        blob = _first_with_digest(core, kind, key, name)
     if blob is None or not blob.digest:
         raise DigestUnknown
     return blob.digest
+
+
+def _first_with_digest(core: Core, kind: Kind, key: str, name: str) -> BigDataItem | None:
+    """The first blob whose recorded digest is one: any text can be recorded (semantics §2.8)."""
+    for item, _ in _places(core, kind, key):
+        blob = _blob(item, name)
+        try:
+            if blob is not None and digests.check(blob.digest):
+                return blob
+        except InvalidDigest:
+            continue
+    return None
