@@ -66,6 +66,10 @@ class OverlayDriver(TreeDriver):
         self.homes = layout.Homes(own, [os.fspath(home) for home in options.additional_homes])
         self._probe: Probe | None = None
         self._program: str | None = None
+        if self.settings.quota:
+            from cstorage.drivers.quota import check_file_system
+
+            check_file_system(self.probe.backing_filesystem)
 
     # -- abilities -------------------------------------------------------------------------------
 

@@ -481,4 +481,6 @@ def test_staged_layers_need_a_driver_that_can(store, driver, tmp_path):
     else:
         with store.prepare_staged_layer(source) as staged:
             layer = store.apply_staged_layer(staged, id="new")
+            with pytest.raises(StorageError, match="was applied or cleaned up already"):
+                store.apply_staged_layer(staged, id="other")
         assert layer.id == "new"
