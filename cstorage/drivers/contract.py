@@ -55,6 +55,7 @@ from journal.plain import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from cstorage.archive.apply import ApplyOptions
@@ -250,6 +251,9 @@ class DriverReader(Protocol):
         parent_maps: IDMaps = NO_MAPS,
     ) -> None:
         """Write the difference as a tar archive, uncompressed."""
+
+    def view(self, layer_id: str, maps: IDMaps = NO_MAPS) -> AbstractContextManager[int]:
+        """A descriptor of the whole tree, for reading, whether or not the layer is mounted."""
 
     def payloads(self, layer_id: str) -> PayloadReader:
         """For rebuilding an archive from its recipe: many files of one layer."""
