@@ -275,6 +275,9 @@ class DriverReader(Protocol):
 class GraphDriver(DriverReader, Protocol):
     """One way to keep layers on disk and to assemble them. See the module for the life cycle."""
 
+    def check_plan(self, plan: LayerPlan, /) -> None:
+        """Raises what ``prepare`` raises for plans that it refuses whatever trees there are."""
+
     def prepare(self, plan: LayerPlan, work: StrPath, parent: Prepared | None = None) -> Prepared:
         """Build the layer below ``work`` (an existing directory of the home's file system).
 

@@ -7,7 +7,8 @@ one ``LayerCreated`` event says all there is to say.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from cstorage import events as ev
 from cstorage.errors import (
@@ -135,8 +136,24 @@ def prepare(
     content = _content_to_copy(core, base)
     if base.template is not None and content:
         plan = plan._replace(template=LayerID(""), parent=base.template.parent)
-    try:
+    with _said_of(base, id_, request):
         prepared = core.driver.prepare(plan, work.path, parent)
+    if content:
+        copy_content(content, prepared)
+    return prepared
+
+
+def check_plan(core: Core, base: Base, id_: LayerID, request: LayerRequest) -> None:
+    """Raise what ``prepare`` would raise for what the driver refuses in any case."""
+    with _said_of(base, id_, request):
+        core.driver.check_plan(_plan(base, id_, request))
+
+
+@contextmanager
+def _said_of(base: Base, id_: LayerID, request: LayerRequest) -> Iterator[None]:
+    """Refusals of the driver say what was being made."""
+    try:
+        yield
     except StorageError as error:  # of the driver, or of maps that have no root
         if isinstance(error, InvalidID):
             raise
@@ -145,9 +162,6 @@ def prepare(
             what = f"copy of template layer {go_quote(base.template.id)}"
         text = f"creating {what} with ID {go_quote(id_)}: {error}"
         raise DriverError(text, hint=error.hint) from error
-    if content:
-        copy_content(content, prepared)
-    return prepared
 
 
 def _content_to_copy(core: Core, base: Base) -> str:
