@@ -57,6 +57,7 @@ class LayerRequest(NamedTuple):
     big_data: Sequence[bigdata.Blob] = ()
     volatile: bool = False
     storage_options: Mapping[str, str] = {}
+    metadata: str = ""
 
 
 class Base(NamedTuple):
@@ -372,7 +373,7 @@ def created(
         id=id_,
         names=arguments.names(request.names),
         parent=base.parent,
-        metadata=base.template.metadata if base.template else "",
+        metadata=base.template.metadata if base.template else request.metadata,
         mount_label=request.mount_label,
         created_ns=tx.now_ns,
         diff=diff,

@@ -240,15 +240,15 @@ def apply(
                 names=names,
                 writable=False,
                 flags=flags or {},
+                metadata=metadata,
             )
-            return _create(core, staged, request, metadata, blobs, contents, work)
+            return _create(core, staged, request, blobs, contents, work)
 
 
 def _create(
     core: Core,
     staged: StagedLayer,
     request: layers.LayerRequest,
-    metadata: str,
     blobs: tuple[BigDataItem, ...],
     contents: tuple[str, ...],
     work: Workspace,
@@ -271,6 +271,5 @@ def _create(
             layers.check(core, tx.catalogue, request, staged=True)
             tx.publish(prepared)
             layers.adopt_contents(tx, work, contents)
-            event = layers.created(tx, base, LayerID(request.id), request, staged.diff, blobs)
-            tx.emit(event._replace(metadata=metadata))
+            tx.emit(layers.created(tx, base, LayerID(request.id), request, staged.diff, blobs))
     return lookup.layer(core.state, request.id)
