@@ -630,6 +630,14 @@ def test_limits_where_the_file_system_has_none_are_a_clear_error(overlay: Stage)
         overlay.prepare("a", writable=True, storage_options={"colour": "red"})
 
 
+@pytest.mark.parametrize("name", sorted(layout.NOT_LAYERS))
+def test_the_drivers_own_directories_are_no_layers(overlay: Stage, name: str) -> None:
+    overlay.layer("a")
+    with pytest.raises(DriverError, match="is a name of the overlay directory itself"):
+        overlay.layer(name)
+    assert overlay.driver.layers() == ["a"]
+
+
 def test_links_in_a_view_are_followed_wherever_they_lead(overlay: Stage) -> None:
     """The kernel answers EAGAIN to absolute links with ".." in mounts that are attached nowhere."""
     overlay.layer("a", "", folder("d"), file("f", "here"), symlink("d/l", "/../../f"))
