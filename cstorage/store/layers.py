@@ -140,7 +140,11 @@ def prepare(
     with _said_of(base, id_, request):
         prepared = core.driver.prepare(plan, work.path, parent)
     if content:
-        copy_content(content, prepared)
+        try:
+            copy_content(content, prepared)
+        except BaseException:
+            prepared.close()
+            raise
     return prepared
 
 
@@ -308,6 +312,8 @@ def _make(
                     raise StorageError(
                         f"the ID maps of the parent of layer {id_} changed meanwhile; try again"
                     )
+                if again.diff != base.diff:
+                    raise StorageError(f"the template of layer {id_} changed meanwhile; try again")
                 tx.publish(prepared)
                 adopt_contents(tx, work, contents)
                 tx.emit(created(tx, base, id_, request, diff, blobs))

@@ -122,6 +122,22 @@ def test_a_template_copy_outlives_the_template(store):
     assert store.check().healthy
 
 
+def test_a_template_that_changes_while_it_is_copied(store, monkeypatch):
+    """What is recorded of the copy is what it has, or there is none."""
+    fill(store, id="template")
+    durable = store.graph_driver.make_durable
+
+    def change_first(prepared):
+        monkeypatch.undo()
+        store.apply_diff("template", io.BytesIO(CHANGES))
+        durable(prepared)
+
+    monkeypatch.setattr(store.graph_driver, "make_durable", change_first)
+    with pytest.raises(StorageError, match="the template of layer copy changed meanwhile"):
+        store.create_layer("copy", template="template")
+    assert ids(store.layers()) == store.storage_layers() == ["template"]
+
+
 def test_a_template_copy_inherits_what_describes_the_content(store):
     """Rows 41 and 42."""
     base = store.create_layer("base")
