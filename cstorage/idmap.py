@@ -214,7 +214,7 @@ def requested(
     gids: IDMap = ()
     if subuid_owner:
         uids = read_subordinate(subuid_path, subuid_owner, _user_id(subuid_owner), "user")
-        gids = read_subordinate(subgid_path, subgid_owner, _group_id(subgid_owner), "group")
+        gids = read_subordinate(subgid_path, subgid_owner, _user_id(subgid_owner), "group")
     uids += parse(uidmap, "uid")
     gids += parse(gidmap, "gid")
     if not uids and not gids and own_ids[0] != 0:
@@ -224,19 +224,11 @@ def requested(
 
 
 def _user_id(name: str) -> int | None:
+    """The number that also stands for an owner, in the file of groups too (semantics §10.2)."""
     import pwd
 
     try:
         return pwd.getpwnam(name).pw_uid
-    except KeyError:
-        return None
-
-
-def _group_id(name: str) -> int | None:
-    import grp
-
-    try:
-        return grp.getgrnam(name).gr_gid
     except KeyError:
         return None
 

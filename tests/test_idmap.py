@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pwd
 from typing import TYPE_CHECKING
 
 import pytest
@@ -125,6 +126,21 @@ def test_one_owner_and_one_list_stand_for_the_other_and_ranges_come_first(tmp_pa
     assert str(caught.value) == (
         f'no subuid ranges found for user "nobody-here" in {tmp_path / "subuid"}'
     )
+
+
+def test_a_users_number_stands_for_him_among_the_groups_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user = pwd.struct_passwd(("someone", "x", 4711, 815, "", "/", "/bin/sh"))
+    monkeypatch.setattr(pwd, "getpwnam", lambda _name: user)
+    for name in ("subuid", "subgid"):
+        (tmp_path / name).write_text("815:100:1\n4711:500:5\n")
+    result = idmap.requested(
+        subuid_owner="someone",
+        subuid_path=str(tmp_path / "subuid"),
+        subgid_path=str(tmp_path / "subgid"),
+    )
+    assert result.maps == IDMaps(entries((0, 500, 5)), entries((0, 500, 5)))
 
 
 def test_a_user_who_asks_for_nothing_gets_himself() -> None:

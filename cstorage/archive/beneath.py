@@ -31,6 +31,7 @@ RESOLVE_NO_XDEV = 0x01
 RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_IN_ROOT = 0x10
 _SYS_OPENAT2 = 437  # the same number on every architecture (it is newer than their unification)
+_TRIES_MAX = 1000
 _SYMLINKS_MAX = 40  # the kernel's own bound on links followed in one resolution
 _DEEP = 48  # descriptors held at once while removing a tree
 
@@ -56,6 +57,7 @@ def _openat2(root_fd: int, path: bytes, flags: int, mode: int, more: int = 0) ->
     if _libc is None:
         _libc = ctypes.CDLL(None, use_errno=True)
     how = _OpenHow(flags | os.O_CLOEXEC, mode, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | more)
+    tries = 0
     while True:
         fd = _libc.syscall(
             ctypes.c_long(_SYS_OPENAT2),
@@ -68,7 +70,8 @@ def _openat2(root_fd: int, path: bytes, flags: int, mode: int, more: int = 0) ->
             return int(fd)
         code = ctypes.get_errno()
         # EAGAIN: the tree was renamed while "..” was being walked; the kernel asks for a retry.
-        if code not in (errno.EINTR, errno.EAGAIN):
+        tries += code == errno.EAGAIN
+        if code not in (errno.EINTR, errno.EAGAIN) or tries >= _TRIES_MAX:
             raise OSError(code, os.strerror(code), path)
 
 
@@ -91,6 +94,9 @@ def open_in_root(
                 RESOLVE_NO_XDEV if one_mount else 0,
             )  # fmt: skip
         except OSError as error:
+            # Links to /.. have this answer for ever in a mount that is attached nowhere.
+            if error.errno == errno.EAGAIN and not one_mount:
+                return walk_in_root(root_fd, path, flags, mode)
             # EPERM is what old container sandboxes answer to calls they do not know.
             if error.errno not in (errno.ENOSYS, errno.EPERM) or _openat2_works():
                 raise

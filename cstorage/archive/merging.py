@@ -5,7 +5,8 @@ Rules of this module:
 * The result is what is still true of the older list, then the newer list as it is: the newer one's
   records stay in their archive's order, which is what a proof of that archive needs.
 * Still true is what the newer archive does not speak of and what is on disk as that kind of thing.
-  What lower layers lost stays lost.
+  What lower layers lost stays lost. A directory into which the newer archive put something without
+  listing it has the time that it has on disk.
 * A file of which only hard links are left is described by the first of these.
 * Memory is one number per path of the newer archive, and what hard links point to.
 """
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from cstorage.archive.compression import ByteSink, ByteSource
 
 _KINDS = {tar.DIRTYPE: stat.S_ISDIR, tar.SYMTYPE: stat.S_ISLNK, tar.REGTYPE: stat.S_ISREG}
-_PATH, _TYPE, _SIZE, _LINK, _DIGEST = 1, 2, 6, 8, 12
+_PATH, _TYPE, _SIZE, _MTIME, _LINK, _DIGEST = 1, 2, 6, 7, 8, 12
 
 
 def merge(
@@ -39,10 +40,15 @@ def merge(
     Raises ``ArchiveError`` for damaged lists, ``OSError``.
     """
     spoken: set[int] = set()
+    entered: set[int] = set()
     hidden: set[tuple[int, bytes]] = set()
     reader = ManifestReader(newer())
     algorithm = reader.algorithm
     for record in reader.records():
+        directory = record[_PATH].rpartition(b"/")[0]
+        while directory and hash(directory) not in entered:  # what it implies is in one, too
+            entered.add(hash(directory))
+            directory = directory.rpartition(b"/")[0]
         if record[0] == Mark.PRESENT:
             spoken.add(hash(record[_PATH]))
         else:
@@ -50,7 +56,7 @@ def merge(
     writer = ManifestWriter(sink, algorithm)
     tree = _Tree(root_fd)
     try:
-        for kept in _still_true(older, spoken, hidden, tree, algorithm):
+        for kept in _still_true(older, spoken, entered, hidden, tree, algorithm):
             writer.add(kept)
     finally:
         tree.close()
@@ -62,6 +68,7 @@ def merge(
 def _still_true(
     older: Callable[[], ByteSource],
     spoken: set[int],
+    entered: set[int],
     hidden: set[tuple[int, bytes]],
     tree: _Tree,
     algorithm: str,
@@ -95,6 +102,8 @@ def _still_true(
                 moved[target] = path
                 for field in (_TYPE, _SIZE, _LINK, _DIGEST):
                     record[field] = lost[field]
+        if record[_TYPE] == tar.DIRTYPE and hash(path) in entered:
+            record[_MTIME] = tree.mtime_ns(path)
         yield tuple(record)
 
 
@@ -117,8 +126,7 @@ class _Tree:
         self._directory: bytes | None = None
         self._fd = -1
 
-    def _mode(self, path: bytes) -> int:
-        """0 if there is nothing."""
+    def _stat(self, path: bytes) -> os.stat_result | None:
         directory, _, base = path.rpartition(b"/")
         if directory != self._directory:
             self.close()
@@ -128,9 +136,18 @@ class _Tree:
                 self._fd = -1
             self._directory = directory
         if self._fd < 0:
-            return 0
-        info = beneath.stat_in(self._fd, base or b".")
+            return None
+        return beneath.stat_in(self._fd, base or b".")
+
+    def _mode(self, path: bytes) -> int:
+        """0 if there is nothing."""
+        info = self._stat(path)
         return info.st_mode if info is not None else 0
+
+    def mtime_ns(self, path: bytes) -> int:
+        """Of what is there."""
+        info = self._stat(path)
+        return info.st_mtime_ns if info is not None else 0
 
     def has(self, path: bytes, kind: int) -> bool:
         """Whether ``path`` is what a record of tar type ``kind`` describes."""

@@ -55,6 +55,7 @@ from journal.plain import TYPE_CHECKING, BinaryIO, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from cstorage.archive.apply import ApplyOptions
@@ -254,6 +255,9 @@ class DriverReader(Protocol):
     ) -> None:
         """Write the difference as a tar archive, uncompressed."""
 
+    def view(self, layer_id: str, maps: IDMaps = NO_MAPS) -> AbstractContextManager[int]:
+        """A descriptor of the whole tree, for reading, whether or not the layer is mounted."""
+
     def payloads(self, layer_id: str) -> PayloadReader:
         """For rebuilding an archive from its recipe: many files of one layer."""
 
@@ -273,6 +277,9 @@ class DriverReader(Protocol):
 
 class GraphDriver(DriverReader, Protocol):
     """One way to keep layers on disk and to assemble them. See the module for the life cycle."""
+
+    def check_plan(self, plan: LayerPlan, /) -> None:
+        """Raises what ``prepare`` raises for plans that it refuses whatever trees there are."""
 
     def prepare(self, plan: LayerPlan, work: StrPath, parent: Prepared | None = None) -> Prepared:
         """Build the layer below ``work`` (an existing directory of the home's file system).

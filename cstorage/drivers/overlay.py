@@ -66,6 +66,10 @@ class OverlayDriver(TreeDriver):
         self.homes = layout.Homes(own, [os.fspath(home) for home in options.additional_homes])
         self._probe: Probe | None = None
         self._program: str | None = None
+        if self.settings.quota:
+            from cstorage.drivers.quota import check_file_system
+
+            check_file_system(self.probe.backing_filesystem)
 
     # -- abilities -------------------------------------------------------------------------------
 
@@ -114,17 +118,25 @@ class OverlayDriver(TreeDriver):
 
     # -- making layers ---------------------------------------------------------------------------
 
-    def prepare(self, plan: LayerPlan, work: StrPath, parent: Prepared | None = None) -> Prepared:
-        layer_id = checked_id(plan.id)
-        if layer_id in layout.NOT_LAYERS:
-            raise DriverError(f"{layer_id!r} is a name of the overlay directory itself")
+    def check_plan(self, plan: LayerPlan, /) -> None:
+        if checked_id(plan.id) in layout.NOT_LAYERS:
+            raise DriverError(f"{plan.id!r} is a name of the overlay directory itself")
         if plan.storage_options and not plan.writable:
             raise DriverError(
                 "--storage-opt size and inodes are only supported for read-write layers"
             )
-        quota = overlay_options.layer_quota(plan.storage_options, self.settings.quota)
+        overlay_options.layer_quota(plan.storage_options, self.settings.quota)
         if plan.writable and self.settings.force_mask is not None:
             self._check_masked_writable()
+        if plan.maps:
+            from cstorage.idmap import root_pair
+
+            root_pair(plan.maps)
+
+    def prepare(self, plan: LayerPlan, work: StrPath, parent: Prepared | None = None) -> Prepared:
+        self.check_plan(plan)
+        layer_id = plan.id
+        quota = overlay_options.layer_quota(plan.storage_options, self.settings.quota)
         below = plan.template or plan.parent
         below_path = ""
         if parent is not None:

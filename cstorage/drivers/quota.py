@@ -96,6 +96,16 @@ def _unsupported(error: OSError) -> DriverError:
     )
 
 
+def check_file_system(name: str) -> None:
+    """Limits for all layers are refused when a store is opened where they cannot work (§3.2)."""
+    if name != "xfs":
+        raise DriverError(
+            "storage option overlay.size and overlay.inodes only supported for backingFS XFS. "
+            f"Found {name}",
+            hint="remove the limits from the options of the store",
+        )
+
+
 def first_project(home_project: int, home_inode: int) -> int:
     """Where the numbers of a home start. Pure."""
     if home_project:

@@ -43,7 +43,7 @@ class VfsDriver(TreeDriver):
     name = "vfs"
     folder = "dir"
     """Where in the home the layers are."""
-    option_keys: tuple[str, ...] = ("ignore_chown_errors", *options.IMAGE_STORE_KEYS)
+    option_keys: tuple[str, ...] = ("ignore_chown_errors", "imagestore")
 
     def __init__(self, given: DriverOptions) -> None:
         self.home = os.fspath(given.home)
@@ -72,10 +72,17 @@ class VfsDriver(TreeDriver):
 
     # -- making layers ---------------------------------------------------------------------------
 
-    def prepare(self, plan: LayerPlan, work: StrPath, parent: Prepared | None = None) -> Prepared:
+    def check_plan(self, plan: LayerPlan, /) -> None:
         checked_id(plan.id)
         if plan.storage_options:
             raise DriverError(f"--storage-opt is not supported for {self.name}")
+        if plan.maps:
+            from cstorage.idmap import root_pair
+
+            root_pair(plan.maps)  # a map that cannot express the container's root is an error
+
+    def prepare(self, plan: LayerPlan, work: StrPath, parent: Prepared | None = None) -> Prepared:
+        self.check_plan(plan)
         below = plan.template or plan.parent
         source = ""
         if parent is not None:
@@ -128,9 +135,7 @@ class VfsDriver(TreeDriver):
         if plan.maps == plan.parent_maps:
             return None
         from cstorage.drivers.chown import Owners
-        from cstorage.idmap import root_pair
 
-        root_pair(plan.maps)  # a map that cannot express the container's root is an error
         return Owners(plan.parent_maps, plan.maps)
 
     def apply_options(self, given: ApplyOptions | None, maps: IDMaps) -> ApplyOptions:

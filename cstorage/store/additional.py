@@ -8,6 +8,7 @@ itself. Nothing is created in them and no lock is taken: record files and frames
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 import journal as journal_api
@@ -16,7 +17,7 @@ from cstorage.content import ContentStore
 from cstorage.errors import DuplicateImageNames, DuplicateLayerNames
 from cstorage.interop import records
 from cstorage.interop.names import blob_file
-from cstorage.model import BigDataItem, Image, Item, Kind, Layer
+from cstorage.model import BigDataItem, Digest, Image, Item, Kind, Layer
 from cstorage.state import State
 from cstorage.state.reducer import apply
 from cstorage.store.lookup import go_quote
@@ -71,6 +72,10 @@ class JournalShelf:
     def read(self, kind: Kind, item: Item, blob: BigDataItem) -> bytes:
         del kind, item
         return self._content.read(blob.content)
+
+    def unlisted(self, kind: Kind, item: Item, name: str) -> BigDataItem | None:
+        del kind, item, name
+        return None
 
     def recipe(self, layer: Layer) -> BinaryIO | None:
         return self._content.open(layer.diff.recipe) if layer.diff.recipe else None
@@ -156,12 +161,25 @@ class ForeignShelf:
                 apply(state, ev.ImageMappedLayerAdded(image.id, mapped), number)
         return state
 
-    def read(self, kind: Kind, item: Item, blob: BigDataItem) -> bytes:
+    def _path(self, kind: Kind, item: Item, name: str) -> Path:
         folder = self.root / f"{self.driver}-{_PLURAL[kind]}" / item.id
-        path = Path(os.path.normpath(folder / blob_file(blob.name)))
+        path = Path(os.path.normpath(folder / blob_file(name)))
         if path.parent != folder:
             raise FileNotFoundError(f"open {path}: no such file or directory")
-        return path.read_bytes()
+        return path
+
+    def read(self, kind: Kind, item: Item, blob: BigDataItem) -> bytes:
+        return self._path(kind, item, blob.name).read_bytes()
+
+    def unlisted(self, kind: Kind, item: Item, name: str) -> BigDataItem | None:
+        """The file decides, not the record (semantics §4.9): lean stores leave the names out."""
+        try:
+            info = os.stat(self._path(kind, item, name))
+        except (OSError, ValueError):
+            return None
+        if not name or not stat.S_ISREG(info.st_mode):
+            return None
+        return BigDataItem(name, info.st_size, Digest(""), "")
 
     def recipe(self, layer: Layer) -> BinaryIO | None:
         try:

@@ -80,8 +80,10 @@ class AdditionalLayer:
             id=id,
             parent=parent,
             names=(*self._info.names, *names),
+            mount_label=self._info.mount_label,
             writable=False,
             flags=self._info.flags,
+            metadata=self._info.metadata,
         )
         if not copy:
             diff = self._info.diff._replace(

@@ -153,8 +153,10 @@ def _places(core: Core, kind: Kind, key: str) -> Iterator[tuple[Item, Shelf | No
 
 
 def _first(core: Core, kind: Kind, key: str, name: str) -> BigDataItem | None:
-    for item, _ in _places(core, kind, key):
+    for item, shelf in _places(core, kind, key):
         blob = _blob(item, name)
+        if blob is None or blob.size < 0:
+            blob = (shelf.unlisted(kind, item, name) if shelf is not None else None) or blob
         if blob is not None:
             return blob
     return None
@@ -193,6 +195,8 @@ def _holder(
     for found, shelf in _places(core, kind, key):
         item = item or found
         blob = _blob(found, name)
+        if blob is None and shelf is not None:
+            blob = shelf.unlisted(kind, found, name)
         if blob is not None:
             return found, shelf, blob
     if item is None:
@@ -234,7 +238,19 @@ def digest(core: Core, kind: Kind, key: str, name: str) -> Digest:
             )
         blob = _blob(item, name)
     else:
-        blob = _first(core, kind, key, name)
+        blob = _first_with_digest(core, kind, key, name)
     if blob is None or not blob.digest:
         raise DigestUnknown
     return blob.digest
+
+
+def _first_with_digest(core: Core, kind: Kind, key: str, name: str) -> BigDataItem | None:
+    """The first blob whose recorded digest is one: any text can be recorded (semantics §2.8)."""
+    for item, _ in _places(core, kind, key):
+        blob = _blob(item, name)
+        try:
+            if blob is not None and digests.check(blob.digest):
+                return blob
+        except InvalidDigest:
+            continue
+    return None

@@ -34,6 +34,9 @@ class Shelf(Protocol):
     def read(self, kind: Kind, item: Item, blob: BigDataItem) -> bytes:
         """A blob's bytes. Raises ``OSError`` or ``ContentDamaged``."""
 
+    def unlisted(self, kind: Kind, item: Item, name: str) -> BigDataItem | None:
+        """A blob that is there without being in the item's record, without a digest."""
+
     def recipe(self, layer: Layer) -> BinaryIO | None:
         """The recipe of a layer's archive, if it was kept."""
 

@@ -17,7 +17,7 @@ from cstorage.model import Container, Image, Item, Kind, Layer
 from cstorage.store import bigdata, deletion, integrity, lookup
 from cstorage.store.lookup import go_quote
 from cstorage.store.workspace import Intent, Workspace, remove_tree
-from journal.plain import TYPE_CHECKING, NamedTuple, TypeVar
+from journal.plain import TYPE_CHECKING, NamedTuple, Path, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from journal import Position
 
 _LOOKS_LIKE_ID = re.compile("[a-f0-9]{64}")
+_RECIPE = ".tar-split.gz"
 _KINDS: dict[type, Kind] = {Layer: Kind.LAYER, Image: Kind.IMAGE, Container: Kind.CONTAINER}
 _T = TypeVar("_T", Layer, Image)
 _MORE_LOOKS = 3
@@ -130,7 +131,7 @@ def _look(core: Core, options: CheckOptions, only: set[str] | None) -> tuple[Rep
         if found:
             (report.read_only_layers if layer.read_only else report.layers)[layer.id] = found
     for tree in sorted(trees):
-        if state.layer(tree) is None:
+        if state.layer(tree) is None and state.container_of_layer(tree) is None:
             report.layers[tree] = [err.LayerUnaccounted(f"layer {tree}")]
     _spread(catalogue, report)
     _check_containers(core, catalogue, options, report)
@@ -362,7 +363,9 @@ def repair(core: Core, report: Report, remove_containers: bool = True) -> list[E
 
 
 def _about(what: str, error: err.StorageError) -> err.StorageError:
-    return err.StorageError(f"{what}: {error}")
+    """The same refusal, of its class, that says what it was a refusal of."""
+    text = f"{what}: {error.context}" if error.context else what
+    return type(error)(text, hint=error.hint)
 
 
 def _depth(state: State, id_: str) -> int:
@@ -397,20 +400,35 @@ def collect(core: Core) -> None:
     state = core.state
     _withdraw_unknown(core, [x for x in core.driver.layers() if state.layer(x) is None])
     _collect_content(core)
-    for kind, name in ((Kind.CONTAINER, "containers"), (Kind.IMAGE, "images")):
-        folder = core.location.graph_root / f"{core.driver.name}-{name}"
-        if not folder.is_dir():
-            continue
-        for entry in list(os.scandir(folder)):
-            known = state.get(_record_key(kind, entry.name)) is not None
-            if _LOOKS_LIKE_ID.fullmatch(entry.name) and not known and entry.is_dir():
-                remove_tree(folder / entry.name)
+    found = list(_data_without_record(core, core.state))
+    if found:
+        with core.transaction("garbage collection") as tx:
+            # Again: what was put there after the first look has its record now.
+            for entry in _data_without_record(core, tx.state):
+                if entry.is_dir(follow_symlinks=False):
+                    remove_tree(Path(entry.path))
+                else:
+                    os.unlink(entry.path)
 
 
-def _record_key(kind: Kind, id_: str) -> bytes:
+def _data_without_record(core: Core, state: State) -> Iterator[os.DirEntry[str]]:
+    """Data directories, and recipes of layers, of IDs that no record has.
+
+    What has another name than the original gives its own is somebody else's.
+    """
     from cstorage.state import keys
 
-    return keys.record(kind, id_)
+    for kind in Kind:
+        folder = f"{core.location.graph_root}/{core.driver.name}-{kind.name.lower()}s"
+        if not os.path.isdir(folder):
+            continue
+        for entry in list(os.scandir(folder)):
+            recipe = kind is Kind.LAYER and entry.name.endswith(_RECIPE)
+            id_ = entry.name.removesuffix(_RECIPE) if recipe else entry.name
+            if not _LOOKS_LIKE_ID.fullmatch(id_) or state.get(keys.record(kind, id_)) is not None:
+                continue
+            if entry.is_dir(follow_symlinks=False) != recipe:
+                yield entry
 
 
 def _collect_content(core: Core) -> None:

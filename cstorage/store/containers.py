@@ -72,10 +72,13 @@ def _plan(core: Core, catalogue: Catalogue, request: ContainerRequest) -> _Plan:
     return _Plan(image, base, copy_maps, stored(core, effective(request.maps, base_maps)))
 
 
-def _check(state: State, request: ContainerRequest) -> None:
+def _check_layer(state: State, request: ContainerRequest) -> None:
     arguments.item_id(request.id, "container")
     if request.layer_id and state.layer(request.layer_id) is not None:
         raise DuplicateID
+
+
+def _check(state: State, request: ContainerRequest) -> None:
     if request.id and state.container(request.id) is not None:
         raise DuplicateID
     for name in arguments.names(request.names):
@@ -136,13 +139,24 @@ def _create_once(core: Core, request: ContainerRequest) -> Container:
     state = catalogue.primary
     plan = _plan(core, catalogue, request)
     flags = _flags(request)
+    _check_layer(state, request)
+    layer_id = LayerID(request.layer_id) if request.layer_id else layers.new_layer_id(state)
+    layer_request = layers.LayerRequest(
+        mount_label=str(flags["MountLabel"]),
+        volatile=request.volatile,
+        storage_options=request.storage_options,
+    )
+    # The original makes the layer first: what the driver refuses of it comes before what is wrong
+    # with the record (semantics §4.10, steps 7 and 8).
+    layers.check_plan(
+        core, layers.Base(LayerID(""), None, plan.layer_maps, IDMaps()), layer_id, layer_request
+    )
     _check(state, request)
     id_ = request.id
     while not id_:
         candidate = new_id()
         if state.container(candidate) is None:
             id_ = candidate
-    layer_id = LayerID(request.layer_id) if request.layer_id else layers.new_layer_id(state)
     with core.work() as work, ExitStack() as stack:
         blobs = bigdata.stage(request.big_data, work, Kind.CONTAINER)
         copy = None
@@ -161,11 +175,6 @@ def _create_once(core: Core, request: ContainerRequest) -> Container:
             if plan.base
             else IDMaps()
         )
-        layer_request = layers.LayerRequest(
-            mount_label=str(flags["MountLabel"]),
-            volatile=request.volatile,
-            storage_options=request.storage_options,
-        )
         base = layers.Base(parent, None, plan.layer_maps, parent_maps)
         prepared = stack.enter_context(
             layers.prepare(core, base, layer_id, layer_request, work, prepared_copy)
@@ -176,6 +185,7 @@ def _create_once(core: Core, request: ContainerRequest) -> Container:
         with core.transaction() as tx:
             if _plan(core, tx.catalogue, request) != plan:
                 raise _PlanChanged
+            _check_layer(tx.state, request)
             _check(tx.state, request)
             if copy is not None and prepared_copy is not None:
                 copy.enter(tx, prepared_copy)

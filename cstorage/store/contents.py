@@ -39,24 +39,37 @@ class Node(NamedTuple):
     mtime_s: int
     mtime_ns: int = 0
     """For putting it right; not compared."""
+    unrecorded: frozenset[str] = frozenset()
+    """What no archive says of it."""
 
 
-def _expected(core: Core, chain: list[Layer]) -> dict[bytes, Node]:
-    """The recorded tree; without the directories that no archive listed."""
+_CHANGED_INSIDE = frozenset({"time"})
+_MADE_ANEW = frozenset({"time", "mode", "owner"})
+
+
+def _expected(core: Core, chain: list[Layer]) -> tuple[dict[bytes, Node], set[bytes]]:
+    """The recorded tree, and the directories that no archive listed."""
     view = files.of_chain(core, chain)
-    return {
-        path: Node(
-            node.type,
-            node.mode,
-            node.uid,
-            node.gid,
-            node.size,
-            max(0, node.mtime_ns // 10**9),
-            node.mtime_ns,
-        )
-        for path, node in view.walk(files.Found(b"", view.root))
-        if path and not node.implied
-    }
+    # A layer that puts something into a directory without listing it changes the directory's time;
+    # in an overlay it gets a directory of its own there.
+    silent = _MADE_ANEW if core.driver.name == "overlay" else _CHANGED_INSIDE
+    want: dict[bytes, Node] = {}
+    implied: set[bytes] = set()
+    for path, node in view.walk(files.Found(b"", view.root)):
+        if node.implied:
+            implied.add(path)
+        elif path:
+            want[path] = Node(
+                node.type,
+                node.mode,
+                node.uid,
+                node.gid,
+                node.size,
+                max(0, node.mtime_ns // 10**9),
+                node.mtime_ns,
+                silent if node.touched > node.layer else frozenset(),
+            )
+    return want, implied
 
 
 def _to_container(entries: IDMap, host: int) -> int:
@@ -93,6 +106,7 @@ def _walk(root: bytes, prefix: bytes, maps: IDMaps) -> Iterator[tuple[bytes, Nod
 
 def changes(want: Node, have: Node, ignored: frozenset[str] = frozenset()) -> str:
     """What of an entry is not as recorded, "" if all is."""
+    ignored |= want.unrecorded
     parts = []
     if want.type != have.type and "type" not in ignored:
         parts.append(f"filetype:{want.type >> 12:o}{_ARROW}{have.type >> 12:o}")
@@ -121,22 +135,32 @@ def ignored_attributes(core: Core) -> frozenset[str]:
     return frozenset(found)
 
 
-def implied(path: bytes, node: Node, want: Mapping[bytes, Node]) -> bool:
-    """Whether an unrecorded entry is a directory that an archive implied without listing it."""
-    return node.type == stat.S_IFDIR and any(other.startswith(path + b"/") for other in want)
+class Compared(NamedTuple):
+    """The recorded and the real tree by path."""
+
+    want: Mapping[bytes, Node]
+    have: Mapping[bytes, Node]
+    implied: set[bytes]
+    """Directories that are there as an archive has, or takes away, something in them."""
+
+    def surplus(self, path: bytes) -> bool:
+        """Whether something of the real tree is neither recorded nor implied."""
+        if path in self.want:
+            return False
+        return self.have[path].type != stat.S_IFDIR or not (
+            path in self.implied or any(other.startswith(path + b"/") for other in self.want)
+        )
 
 
-def compare(
-    core: Core, state: State, layer: Layer
-) -> tuple[dict[bytes, Node], dict[bytes, Node]] | None:
-    """The recorded and the real tree by path; ``None`` if the recorded history has gaps."""
+def compare(core: Core, state: State, layer: Layer) -> Compared | None:
+    """``None`` if the recorded history has gaps."""
     from cstorage.drivers.contract import MountOptions
 
     try:
         chain = files.chain(state.layer, layer)
     except (files.FilesUnrecorded, LayerUnknown):
         return None
-    want = _expected(core, chain)
+    want, implied = _expected(core, chain)
     maps = of_files(core, state, layer)
     options = MountOptions(
         label=layer.mount_label, read_only=True, maps=maps, layer_maps=layer.maps
@@ -146,7 +170,7 @@ def compare(
         have = dict(_walk(root, b"", maps))
     finally:
         core.mounts.drop(LayerID(layer.id), force=False)
-    return want, have
+    return Compared(want, have, implied)
 
 
 def differences(core: Core, state: State, layer: Layer) -> list[str]:
@@ -157,7 +181,7 @@ def differences(core: Core, state: State, layer: Layer) -> list[str]:
     compared = compare(core, state, layer)
     if compared is None:
         return []
-    want, have = compared
+    want, have, _ = compared
     ignored = ignored_attributes(core)
     found: list[tuple[bytes, str]] = []
     for path in want.keys() | have.keys():
@@ -167,7 +191,7 @@ def differences(core: Core, state: State, layer: Layer) -> list[str]:
             assert old is not None
             found.append((path, f"-{text}{'/' if old.type == stat.S_IFDIR else ''}"))
         elif old is None:
-            if new is not None and not implied(path, new, want):
+            if compared.surplus(path):
                 found.append((path, f"+{text}{'/' if new.type == stat.S_IFDIR else ''}"))
         else:
             changed = changes(old, new, ignored)

@@ -74,18 +74,24 @@ def _removable(state: State, image: Image) -> list[LayerID]:
 
     Mapped top layers first (those with children of their own stay, unlike in the original, whose
     children would lose their parent: quirk Q-14), then from the top layer down until a layer is
-    used by a container, by another image, pinned, or has children that are not going.
+    used by a container, by another image, pinned, or has children that are not going. Mapped top
+    layers that stay count as children of the top layer: their trees can rest on its.
     """
     gone: dict[LayerID, None] = {}
+    staying = False
     for mapped in image.mapped_top_layers:
         if state.layer(mapped) is None or mapped in gone:
             continue
-        if any(True for _ in state.children(mapped)):
-            continue
-        if state.container_of_layer(mapped) is None and not state.pins(Kind.LAYER, mapped):
+        if (
+            any(True for _ in state.children(mapped))
+            or state.container_of_layer(mapped) is not None
+            or state.pins(Kind.LAYER, mapped)
+        ):
+            staying = True
+        else:
             gone[mapped] = None
     id_ = image.top_layer
-    while id_:
+    while id_ and not staying:
         found = state.layer(id_)
         if state.container_of_layer(id_) is not None or state.pins(Kind.LAYER, id_):
             break

@@ -36,8 +36,15 @@ def _userdata(core: Core, root: Path, kind: str, key: str) -> Path:
             hint="use an ID without .. components",
         )
     if not core.location.read_only:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make_private(path)
     return path
+
+
+def _make_private(path: Path) -> None:
+    """Make a directory and those above it that are missing, all 0700 whatever the umask allows."""
+    if not path.is_dir():
+        _make_private(path.parent)
+        path.mkdir(mode=0o700, exist_ok=True)
 
 
 def container_directory(core: Core, key: str) -> Path:
@@ -130,7 +137,7 @@ def _inside(folder: Path, file: str) -> Path:
 def write_file(folder: Path, file: str, data: bytes) -> None:
     """Write ``folder/file`` atomically, mode 0600; directories between are made."""
     path = _inside(folder, file)
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _make_private(path.parent)
     draft = path.with_name(f".tmp-{path.name}{os.getpid()}")
     fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:

@@ -154,7 +154,7 @@ class View:
         for entry in reader if self._only is None else self._only.of(reader, merged=self._merged):
             if entry.mark is Mark.PRESENT:
                 self._place(entry)
-            else:
+            elif entry.path or self._merged:  # overlay ignores an opaque mark in a layer's root
                 self._hide(entry.path, itself=entry.mark is Mark.WHITEOUT)
 
     def _place(self, entry: ManifestEntry) -> None:
@@ -193,6 +193,8 @@ class View:
             node.xattrs = entry.xattrs
         node.describe(entry)
         parent.children[base] = node
+        if kind == stat.S_IFCHR and node.device == (0, 0) and not self._merged:
+            del parent.children[base]  # what the kernel takes for a whiteout
 
     def _linked(self, entry: ManifestEntry) -> Node | None:
         """The file that a hard link is one more name of, if there is one."""

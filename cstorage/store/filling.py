@@ -136,19 +136,24 @@ def copy_finished(core: Core, prepared: Prepared, twin: Layer, work: Workspace) 
 
     Raises ``StorageError`` if the driver put something of the parent into the new layer.
     """
-    from cstorage.drivers.copytree import TreeCopier
-
     if os.listdir(prepared.root_fd):
         raise StorageError(f"layer {prepared.plan.id} is not empty")
+    copy_content(core.driver.content_root(twin.id), prepared)
+    for key in (twin.diff.recipe, twin.diff.manifest):
+        os.link(core.content.path(key), work.path / f"content-{key}")
+    return twin.diff
+
+
+def copy_content(root: str, prepared: Prepared) -> None:
+    """Fill a new layer with what is in the directory ``root``, and the root's attributes."""
+    from cstorage.drivers.copytree import TreeCopier
+
     prepared.filled = True
-    tree = os.open(core.driver.content_root(twin.id), _DIRECTORY)
+    tree = os.open(root, _DIRECTORY)
     try:
         TreeCopier().copy(tree, prepared.root_fd)
     finally:
         os.close(tree)
-    for key in (twin.diff.recipe, twin.diff.manifest):
-        os.link(core.content.path(key), work.path / f"content-{key}")
-    return twin.diff
 
 
 def in_use(core: Core, layer: str) -> bool:
@@ -171,7 +176,7 @@ def _wait_for_users(core: Core, layer: str) -> None:
         time.sleep(_USERS_POLL_S)
 
 
-def _marked(root: str) -> bool:
+def marked(root: str) -> bool:
     """Whether a tree has marks that only the mount which made them understands."""
     pending = [root]
     while pending:
@@ -214,7 +219,7 @@ def apply_diff(
             or not os.path.isdir(root)
             or in_use(core, layer.id)
             or not can_exchange(str(tree_work.path))
-            or (layer.writable and _marked(root))
+            or (layer.writable and marked(root))
         ):
             return _in_place(core, layer, source, options, work)
         from cstorage.drivers.contract import LayerPlan, Prepared

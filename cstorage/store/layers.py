@@ -7,7 +7,8 @@ one ``LayerCreated`` event says all there is to say.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from cstorage import events as ev
 from cstorage.errors import (
@@ -15,6 +16,7 @@ from cstorage.errors import (
     DriverError,
     DuplicateID,
     DuplicateName,
+    InvalidID,
     NotSupported,
     ParentIsContainer,
     StorageError,
@@ -23,7 +25,7 @@ from cstorage.model import BigDataItem, DiffSummary, Digest, IDMaps, Kind, Layer
 from cstorage.store import arguments, bigdata, chunked, lookup
 from cstorage.store.catalogue import Catalogue
 from cstorage.store.core import new_id
-from cstorage.store.filling import copy_finished, extract
+from cstorage.store.filling import copy_content, copy_finished, extract, marked
 from cstorage.store.lookup import go_quote
 from cstorage.store.mapping import MapOptions, effective, stored
 from cstorage.store.workspace import Intent, Workspace
@@ -55,6 +57,7 @@ class LayerRequest(NamedTuple):
     big_data: Sequence[bigdata.Blob] = ()
     volatile: bool = False
     storage_options: Mapping[str, str] = {}
+    metadata: str = ""
 
 
 class Base(NamedTuple):
@@ -87,16 +90,19 @@ def _check_free(state: State, request: LayerRequest) -> None:
             raise DuplicateName
 
 
-def _find_base(core: Core, catalogue: Catalogue, request: LayerRequest) -> Base:
-    state = catalogue.primary
-    parent: Layer | None = None
-    if request.parent:
-        parent = catalogue.layer(request.parent)
-        if state.container_of_layer(parent.id) is not None:
-            raise ParentIsContainer
+def _find_parent(catalogue: Catalogue, request: LayerRequest) -> Layer | None:
+    if not request.parent:
+        return None
+    parent = catalogue.layer(request.parent)
+    if catalogue.primary.container_of_layer(parent.id) is not None:
+        raise ParentIsContainer
+    return parent
+
+
+def _base(core: Core, catalogue: Catalogue, request: LayerRequest, parent: Layer | None) -> Base:
     template: Layer | None = None
     if request.template:
-        template = lookup.layer(state, request.template)
+        template = lookup.layer(catalogue.primary, request.template)
     inherited = parent.maps if parent is not None else core.default_maps
     wanted = stored(core, effective(request.maps, inherited))
     base = template or parent
@@ -109,10 +115,10 @@ def check(core: Core, catalogue: Catalogue, request: LayerRequest, staged: bool)
     """All preconditions, in the order of semantics §4.3; staged imports check IDs first."""
     if staged:
         _check_free(catalogue.primary, request)
-        return _find_base(core, catalogue, request)
-    base = _find_base(core, catalogue, request)
-    _check_free(catalogue.primary, request)
-    return base
+    parent = _find_parent(catalogue, request)
+    if not staged:
+        _check_free(catalogue.primary, request)
+    return _base(core, catalogue, request, parent)
 
 
 def prepare(
@@ -127,12 +133,56 @@ def prepare(
 
     ``parent`` stands for the parent while that is itself unpublished.
     """
+    plan = _plan(base, id_, request)
+    content = _content_to_copy(core, base)
+    if base.template is not None and content:
+        plan = plan._replace(template=LayerID(""), parent=base.template.parent)
+    with _said_of(base, id_, request):
+        prepared = core.driver.prepare(plan, work.path, parent)
+    if content:
+        try:
+            copy_content(content, prepared)
+        except BaseException:
+            prepared.close()
+            raise
+    return prepared
+
+
+def check_plan(core: Core, base: Base, id_: LayerID, request: LayerRequest) -> None:
+    """Raise what ``prepare`` would raise for what the driver refuses in any case."""
+    with _said_of(base, id_, request):
+        core.driver.check_plan(_plan(base, id_, request))
+
+
+@contextmanager
+def _said_of(base: Base, id_: LayerID, request: LayerRequest) -> Iterator[None]:
+    """Refusals of the driver say what was being made."""
     try:
-        return core.driver.prepare(_plan(base, id_, request), work.path, parent)
-    except DriverError as error:
-        kind = "read-write" if request.writable else "read-only"
-        text = f"creating {kind} layer with ID {go_quote(id_)}: {error}"
+        yield
+    except StorageError as error:  # of the driver, or of maps that have no root
+        if isinstance(error, InvalidID):
+            raise
+        what = "read-write layer" if request.writable else "read-only layer"
+        if base.template is not None:
+            what = f"copy of template layer {go_quote(base.template.id)}"
+        text = f"creating {what} with ID {go_quote(id_)}: {error}"
         raise DriverError(text, hint=error.hint) from error
+
+
+def _content_to_copy(core: Core, base: Base) -> str:
+    """The template's content root if its copy is to have a content of its own, else "".
+
+    Overlay would put the copy on top of the template, which may be deleted before it. Where owners
+    change it does: they are changed through that mount, and the image that the copy is made for
+    keeps its top layer as long as the copy.
+    """
+    template = base.template
+    if template is None or base.maps or template.maps or not core.driver.stages_content:
+        return ""
+    root = core.driver.content_root(template.id)
+    if not root or core.driver.linked_entry(template.id) or marked(root):
+        return ""
+    return root
 
 
 def _plan(base: Base, id_: LayerID, request: LayerRequest) -> LayerPlan:
@@ -262,6 +312,8 @@ def _make(
                     raise StorageError(
                         f"the ID maps of the parent of layer {id_} changed meanwhile; try again"
                     )
+                if again.diff != base.diff:
+                    raise StorageError(f"the template of layer {id_} changed meanwhile; try again")
                 tx.publish(prepared)
                 adopt_contents(tx, work, contents)
                 tx.emit(created(tx, base, id_, request, diff, blobs))
@@ -327,7 +379,7 @@ def created(
         id=id_,
         names=arguments.names(request.names),
         parent=base.parent,
-        metadata=base.template.metadata if base.template else "",
+        metadata=base.template.metadata if base.template else request.metadata,
         mount_label=request.mount_label,
         created_ns=tx.now_ns,
         diff=diff,

@@ -127,11 +127,11 @@ def _mend(core: Core, layer: Layer) -> None:
     root = os.fsencode(core.driver.content_root(layer.id))
     if compared is None or not root:
         return
-    want, have = compared
+    want, have, _ = compared
     maps = core.driver.disk_maps(of_files(core, core.state, layer))
     touched: set[bytes] = set()
     for path in sorted(have.keys() - want.keys(), reverse=True):
-        if contents.implied(path, have[path], want):
+        if not compared.surplus(path):
             continue
         own = os.path.join(root, path)
         if os.path.lexists(own):
@@ -144,7 +144,7 @@ def _mend(core: Core, layer: Layer) -> None:
     for path in sorted(want.keys() & have.keys(), reverse=True):
         old, new = want[path], have[path]
         own = os.path.join(root, path)
-        if not os.path.lexists(own) or old.type != new.type:
+        if not os.path.lexists(own) or old.type != new.type or old.unrecorded:
             continue
         if path not in touched and not contents.changes(old, new):
             continue

@@ -71,13 +71,18 @@ class StagedLayer:
 
     @property
     def path(self) -> Path:
-        """The staged tree, until it is applied."""
+        """The staged tree, until it is applied. Raises ``StorageError`` then."""
+        self.check_unused()
         return Path(self._tree)
+
+    def check_unused(self) -> None:
+        """Raises ``StorageError`` if it was applied or cleaned up."""
+        if self._prepared is None:
+            raise StorageError("this staged layer was applied or cleaned up already")
 
     @property
     def _tree(self) -> str:
-        if self._prepared is None:
-            raise StorageError("this staged layer was applied or cleaned up already")
+        assert self._prepared is not None
         return os.readlink(f"/proc/self/fd/{self._prepared.root_fd}")
 
     def fill(
@@ -201,6 +206,7 @@ def apply(
     ``InvalidBigDataName``, ``InvalidID``; the staged content is used up in any case.
     """
     _need_staging(core)
+    staged.check_unused()
     with staged:
         existing = lookup.find_layer(core.state, id_)
         with core.work() as work:
@@ -234,15 +240,15 @@ def apply(
                 names=names,
                 writable=False,
                 flags=flags or {},
+                metadata=metadata,
             )
-            return _create(core, staged, request, metadata, blobs, contents, work)
+            return _create(core, staged, request, blobs, contents, work)
 
 
 def _create(
     core: Core,
     staged: StagedLayer,
     request: layers.LayerRequest,
-    metadata: str,
     blobs: tuple[BigDataItem, ...],
     contents: tuple[str, ...],
     work: Workspace,
@@ -265,6 +271,5 @@ def _create(
             layers.check(core, tx.catalogue, request, staged=True)
             tx.publish(prepared)
             layers.adopt_contents(tx, work, contents)
-            event = layers.created(tx, base, LayerID(request.id), request, staged.diff, blobs)
-            tx.emit(event._replace(metadata=metadata))
+            tx.emit(layers.created(tx, base, LayerID(request.id), request, staged.diff, blobs))
     return lookup.layer(core.state, request.id)

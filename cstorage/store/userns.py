@@ -150,7 +150,11 @@ def _opened(core: Core, image: Image, inside: bytes, given: str) -> Iterator[str
         if given:
             fd = os.open(given, os.O_RDONLY | os.O_CLOEXEC)
         else:
-            fd = core.driver.open_payload(image.top_layer, inside)
+            from cstorage.archive.beneath import open_payload_in_root
+
+            # Of the whole tree: a directory that was emptied or replaced hides what is below it.
+            with core.driver.view(image.top_layer) as tree:
+                fd = open_payload_in_root(tree, inside)
     except (OSError, StorageError):
         yield ""
         return

@@ -262,3 +262,6 @@ def test_a_global_header_is_a_member_that_changes_nothing(root: Any, scene: Any)
     assert kinds == [ord("g"), ord("0")]
     apply_and_reassemble(archive, root)
     assert os.listdir(root.path) == ["f"]
+    (root.path / "f").unlink()
+    apply_and_reassemble(archive[:1024] + archive, root)  # two of one name are no duplicate
+    assert os.listdir(root.path) == ["f"]

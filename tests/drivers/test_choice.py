@@ -37,6 +37,13 @@ def test_wrong_options_have_the_originals_texts(factory: type, text: str) -> Non
     assert str(caught.value) == TEXTS[text]
 
 
+def test_only_overlay_knows_additional_stores_by_two_names() -> None:
+    OverlayDriver(DriverOptions("/g", "/r", ("additionalimagestore=/",)))
+    VfsDriver(DriverOptions("/g", "/r", ("imagestore=/",)))
+    with pytest.raises(DriverError, match=r'^unknown option "additionalimagestore"'):
+        VfsDriver(DriverOptions("/g", "/r", ("additionalimagestore=/",)))
+
+
 @pytest.mark.parametrize("text", ["mountopt=nodev", "vfs.mountopt=nodev", ".mountopt=nodev"])
 def test_vfs_refuses_mount_options(text: str) -> None:
     with pytest.raises(DriverError, match=r"^vfs driver does not support mount options$"):

@@ -16,9 +16,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from cstorage.archive.beneath import open_payload_in_root
 from cstorage.drivers import idmapped, layout, mountapi, quota
-from cstorage.drivers.contract import MountOptions, ShiftedMaps
+from cstorage.drivers.contract import DriverOptions, MountOptions, ShiftedMaps
+from cstorage.drivers.overlay import OverlayDriver
 from cstorage.drivers.overlay_options import Quota
+from cstorage.drivers.probe import file_system
 from cstorage.errors import DriverError, DriverNotSupported
 from cstorage.model import IDMapEntry, IDMaps
 from tests.drivers.conftest import root_only
@@ -32,6 +35,7 @@ from tests.drivers.stage import (
     hard_link,
     listing,
     opaque,
+    symlink,
     whiteout,
 )
 
@@ -624,6 +628,35 @@ def test_limits_where_the_file_system_has_none_are_a_clear_error(overlay: Stage)
         overlay.prepare("a", storage_options=limits)
     with pytest.raises(DriverError, match="unknown option colour"):
         overlay.prepare("a", writable=True, storage_options={"colour": "red"})
+
+
+@pytest.mark.parametrize("name", sorted(layout.NOT_LAYERS))
+def test_the_drivers_own_directories_are_no_layers(overlay: Stage, name: str) -> None:
+    overlay.layer("a")
+    with pytest.raises(DriverError, match="is a name of the overlay directory itself"):
+        overlay.layer(name)
+    assert overlay.driver.layers() == ["a"]
+
+
+def test_links_in_a_view_are_followed_wherever_they_lead(overlay: Stage) -> None:
+    """The kernel answers EAGAIN to absolute links with ".." in mounts that are attached nowhere."""
+    overlay.layer("a", "", folder("d"), file("f", "here"), symlink("d/l", "/../../f"))
+    with overlay.driver.view("a") as tree:
+        descriptor = open_payload_in_root(tree, b"d/l")
+    with open(descriptor) as found:
+        assert found.read() == "here"
+
+
+@pytest.mark.parametrize("text", ["size=1g", "overlay.inodes=5"])
+def test_limits_for_all_layers_need_xfs_when_the_store_is_opened(tmp_path: Path, text: str) -> None:
+    found = file_system(str(tmp_path))
+    with pytest.raises(DriverError, match=f"only supported for backingFS XFS. Found {found}$"):
+        OverlayDriver(DriverOptions(tmp_path / "overlay", tmp_path / "run", (text,)))
+    OverlayDriver(DriverOptions(tmp_path / "overlay", tmp_path / "run", ("size=0",)))
+
+
+def test_limits_are_accepted_on_xfs(xfs: Path) -> None:
+    OverlayDriver(DriverOptions(xfs / "overlay", xfs / "run", ("size=1g",)))
 
 
 def test_every_limited_layer_gets_a_project_that_its_content_inherits(xfs: Path) -> None:

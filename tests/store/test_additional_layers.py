@@ -35,6 +35,7 @@ INFO = {
     "diff-digest": "sha256:" + hashlib.sha256(CHANGES).hexdigest(),
     "compressed-size": 77,
     "flags": {"expected-layer-diffid": "x"},
+    "metadata": "text",
 }
 
 
@@ -71,10 +72,18 @@ def test_a_layer_is_taken_over_with_what_is_known_of_it(beside, place, copy):
         layer = found.put_as("mine", "base", ["ours"], copy=copy)
     assert (layer.id, layer.parent, layer.names) == ("mine", base.id, ("theirs", "ours"))
     assert layer.flags == {"expected-layer-diffid": "x"}
+    assert layer.metadata == "text"
     assert layer.diff.toc_digest == TOC
     assert ids(beside.layers_by_toc_digest(TOC)) == ["mine"]
     assert diff_of(beside, "mine", compression=Compression.NONE) == CHANGES
     assert place.reopen(beside).layer("ours") == layer
+
+
+@pytest.mark.parametrize("copy", [False, True])
+def test_a_mount_label_is_taken_over(place, copy):
+    info = INFO | {"mountlabel": "label"}
+    store = with_entry(place, place.base / "layers", "", gzip.compress(CHANGES), info)
+    assert store.lookup_additional_layer(TOC).put_as("mine", copy=copy).mount_label == "label"
 
 
 def test_entries_below_an_image_reference(place):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -212,6 +213,27 @@ def test_the_need_of_an_image(store, subordinates, tmp_path):
     store.delete_container(box.id)
     box = store.create_container(account, maps=auto(initial_size=2500))
     assert sum(e.size for e in box.maps.uids) == 2500
+
+
+HIDING = {
+    "whiteout": [folder("etc"), Member("etc/.wh.passwd")],
+    "opaque": [folder("etc"), Member("etc/.wh..wh..opq")],
+    "a file instead": [Member("etc", b"no directory")],
+    "a link elsewhere": [
+        folder("etc"), folder("run"), Member("run/passwd", b"a:x:1100:0::/:\n"),
+        Member("etc/passwd", kind=tarfile.SYMTYPE, link="/../../run/passwd"),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("members", HIDING.values(), ids=HIDING)
+def test_accounts_are_those_that_the_image_shows(store, subordinates, members):
+    """§10.3, step 4: as a mount shows them, and no link leads out of it."""
+    lower = fill(store, archive([folder("etc"), Member("etc/passwd", b"a:x:1999:5::/:\n")]))
+    image = store.create_image(layer=fill(store, archive(members), parent=lower.id).id).id
+    box = store.create_container(image, maps=auto())
+    linked = members[-1].kind == tarfile.SYMTYPE
+    assert sum(e.size for e in box.maps.uids) == (1101 if linked else 1024)
 
 
 def test_a_need_above_the_maximum(place, subordinates):

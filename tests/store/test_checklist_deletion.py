@@ -166,14 +166,20 @@ def test_mapped_copies_go_first(store, unshifted):
 
 
 def test_a_mapped_copy_with_children_of_its_own_stays(store, unshifted):
-    """Q-14, where the original leaves the child without a parent."""
+    """Q-14, where the original leaves the child without a parent.
+
+    The top layer stays with it (§4.6): an overlay's mapped copy rests on it.
+    """
     store.create_image("image", layer=fill(store, id="top").id)
     box = store.create_container("image", maps=SHIFT)
     (copy,) = store.image("image").mapped_top_layers
     store.delete_container(box.id)
     store.create_layer("child", copy)
-    assert store.delete_image("image") == ["top"]
-    assert ids(store.layers()) == [copy, "child"]
+    shown = sorted(os.listdir(store.mount("child")))
+    store.unmount("child")
+    assert store.delete_image("image") == []
+    assert ids(store.layers()) == ["top", copy, "child"]
+    assert sorted(os.listdir(store.mount("child"))) == shown != []
 
 
 def test_a_dry_run_says_the_same_and_changes_nothing(store):
@@ -282,16 +288,23 @@ def test_wipe_leaves_nothing(store, place, driver):
 
 
 def test_garbage_collection(store, place, driver):
-    """Row 147. Unknown trees of any name, data directories with 64 hex digits, lost content."""
+    """Row 147. Unknown trees of any name, data directories with 64 hex digits, lost content.
+
+    Of layers, recipes in the original's place as well.
+    """
     fill(store, id="kept", big_data=[("a", b"1")])
     image, box = store.create_image().id, store.create_container().id
     kept = [store.image_directory(image), store.container_directory(box)]
     planted = []
-    for kind in ("images", "containers"):
+    for kind in ("layers", "images", "containers"):
         for name, goes in (("f" * 64, True), ("F" * 64, False), ("short", False)):
             folder = place.graph / f"{driver}-{kind}/{name}"
             folder.mkdir(parents=True)
             planted.append((folder, goes))
+    for name, goes in (("f" * 63 + "0", True), ("short", False)):
+        recipe = place.graph / f"{driver}-layers/{name}.tar-split.gz"
+        recipe.touch()
+        planted.append((recipe, goes))
     trees = store.storage_layers()
     for name in ("stray", "e" * 64):
         store.create_storage_layer(name)

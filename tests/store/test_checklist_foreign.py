@@ -11,7 +11,12 @@ import json
 import pytest
 
 from cstorage import events as ev
-from cstorage.errors import DuplicateImageNames, DuplicateLayerNames
+from cstorage.errors import (
+    BigDataUnknown,
+    DigestUnknown,
+    DuplicateImageNames,
+    DuplicateLayerNames,
+)
 from cstorage.interop import records
 from cstorage.interop.records import ForeignDataError, parse_time
 from cstorage.model import Compression, DiffSummary, IDMapEntry, IDMaps
@@ -95,6 +100,26 @@ def test_the_incomplete_flag_is_ignored_in_additional_stores(place, peer, flag):
     """Row 172."""
     peer.edit("layers", lambda x: x.append({"id": "a", "flags": {"incomplete": flag}}))
     assert ids(opened(place, peer).layers()) == ["a"]
+
+
+def test_the_file_decides_whether_there_is_a_data_item(place, peer):
+    """§4.9: lean stores list no names, or no sizes; what is no item's file is none."""
+    bare = {"id": "bare", "big-data-names": ["listed"]}
+    peer.edit("images", lambda x: x.append(bare))
+    folder = peer.graph / f"{place.driver}-images/bare"
+    (folder / "userdata").mkdir(parents=True)
+    (folder / "listed").write_bytes(b"123")
+    (folder / "manifest").write_bytes(b"{}")
+    (peer.graph / "secret").write_bytes(b"secret")
+    store = opened(place, peer)
+    assert store.image_big_data("bare", "manifest") == b"{}"
+    assert [store.image_big_data_size("bare", x) for x in ("listed", "manifest")] == [3, 2]
+    assert store.list_image_big_data("bare") == ["listed"]
+    with pytest.raises(DigestUnknown):
+        store.image_big_data_digest("bare", "manifest")
+    for name in ("absent", "userdata", "", ".", "../../secret", "a\0b"):
+        with pytest.raises(BigDataUnknown):
+            store.image_big_data("bare", name)
 
 
 def test_every_member_of_a_layer_record(tmp_path):

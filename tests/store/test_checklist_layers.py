@@ -19,6 +19,8 @@ from cstorage.archive.options import ApplyOptions
 from cstorage.errors import (
     ArchiveError,
     DriverError,
+    DuplicateID,
+    DuplicateName,
     InvalidBigDataName,
     InvalidDigest,
     LayerNotMounted,
@@ -79,6 +81,61 @@ def test_an_unknown_template_is_refused(store):
     with pytest.raises(LayerUnknown):
         store.create_layer("new", template="nobody")
     assert ids(store.layers()) == []
+
+
+def test_a_template_is_looked_for_when_id_and_names_are_free(store):
+    """§4.3, steps 3 to 5."""
+    store.create_layer("taken", names=["name"])
+    with pytest.raises(DuplicateID):
+        store.create_layer("taken", template="nobody")
+    with pytest.raises(DuplicateName):
+        store.create_layer(names=["name"], template="nobody")
+    with pytest.raises(LayerUnknown):
+        store.create_layer("taken", "nobody", template="nobody")
+
+
+def test_what_the_driver_refuses_says_what_was_being_made(store):
+    """§4.3, step 8."""
+    store.create_layer("old")
+    for more, what in (
+        ({}, "read-write layer with"),
+        ({"writable": False}, "read-only layer with"),
+        ({"template": "old"}, 'copy of template layer "old" with'),
+    ):
+        with pytest.raises(DriverError, match=f'^creating {what} ID "new": '):
+            store.create_layer("new", storage_options={"odd": "1"}, **more)
+
+
+def test_a_template_copy_outlives_the_template(store):
+    """Whatever the driver does to make it."""
+    fill(store, id="base")
+    fill(store, CHANGES, id="template", parent="base")
+    store.create_layer("copy", "base", template="template")
+    store.create_layer("child", "copy")
+    shown = set(os.listdir(store.mount("child")))
+    store.unmount("child")
+    changes = store.changes("template")
+    store.delete_layer("template")
+    assert set(os.listdir(store.mount("child"))) == shown
+    assert store.changes("copy") == changes
+    assert diff_of(store, "copy") == CHANGES
+    assert store.check().healthy
+
+
+def test_a_template_that_changes_while_it_is_copied(store, monkeypatch):
+    """What is recorded of the copy is what it has, or there is none."""
+    fill(store, id="template")
+    durable = store.graph_driver.make_durable
+
+    def change_first(prepared):
+        monkeypatch.undo()
+        store.apply_diff("template", io.BytesIO(CHANGES))
+        durable(prepared)
+
+    monkeypatch.setattr(store.graph_driver, "make_durable", change_first)
+    with pytest.raises(StorageError, match="the template of layer copy changed meanwhile"):
+        store.create_layer("copy", template="template")
+    assert ids(store.layers()) == store.storage_layers() == ["template"]
 
 
 def test_a_template_copy_inherits_what_describes_the_content(store):
@@ -440,4 +497,6 @@ def test_staged_layers_need_a_driver_that_can(store, driver, tmp_path):
     else:
         with store.prepare_staged_layer(source) as staged:
             layer = store.apply_staged_layer(staged, id="new")
+            with pytest.raises(StorageError, match="was applied or cleaned up already"):
+                store.apply_staged_layer(staged, id="other")
         assert layer.id == "new"

@@ -329,6 +329,34 @@ def test_transient_containers_of_another_run_root_are_left_alone(place):
     assert store.container(box.id) == box
 
 
+def test_how_a_store_is_opened_hides_no_containers(place):
+    """§3.4, where those of the other mode are invisible and garbage to the original."""
+    store = place.open(transient=True)
+    store.create_container("", "passing")
+    store = place.reopen(store)
+    store.create_container("", "lasting")
+    store.garbage_collect()
+    store = place.reopen(store, transient=True)
+    store.garbage_collect()
+    assert ids(store.containers()) == ["lasting", "passing"]
+    assert store.check().healthy
+
+
+@pytest.mark.parametrize("how", ["delete", "wipe"])
+def test_images_of_the_graph_root_go_when_the_store_is_split(place, how):
+    """§3.3, where the original does not find them."""
+    store = place.open()
+    store.create_image("old", layer=fill(store).id)
+    store = place.reopen(store, image_store=str(place.base / "images"))
+    store.create_image("new")
+    if how == "delete":
+        store.delete("old")
+        assert ids(store.images()) == ["new"]
+    else:
+        store.wipe()
+        assert ids(store.images()) == ids(store.layers()) == store.storage_layers() == []
+
+
 def test_another_process_sees_changes_at_its_next_call(store, place):
     """Row 170."""
     script = (
