@@ -108,7 +108,7 @@ class _Assembler:
         else:
             found = self._hasher(content).digest()
         if found != recorded:
-            raise _changed_bytes(name, recorded, found)
+            raise _changed(name)
 
     def _long(self, fd: int, name: bytes, size: int, recorded: bytes) -> None:
         """A file that does not fit into the buffer, or came in several pieces."""
@@ -130,11 +130,10 @@ class _Assembler:
             done += count
             self._used = used + count
         if count or done != size:
-            now = f"more than {size}" if count else str(done)
-            raise _changed(name, f"size was {size} when imported, is now {now}")
+            raise _changed(name)
         found = crc.to_bytes(8, "big") if running is None else running.digest()
         if found != recorded:
-            raise _changed_bytes(name, recorded, found)
+            raise _changed(name)
 
     def _recorded(self, name: bytes, size: int) -> bytes:
         """The manifest's digest of the recipe's next file; both are in the archive's order."""
@@ -146,13 +145,8 @@ class _Assembler:
         raise ArchiveError(f"{shown(name)} is in the recipe, but not in the layer's file list")
 
 
-def _changed_bytes(name: bytes, recorded: bytes, found: bytes) -> ContentChanged:
-    kind = "CRC-64" if len(recorded) == 8 else "digest"
-    return _changed(name, f"{kind} was {recorded.hex()} when imported, is now {found.hex()}")
-
-
-def _changed(name: bytes, how: str) -> ContentChanged:
-    return ContentChanged(f"file integrity checksum failed for {shown(name)} ({how})")
+def _changed(name: bytes) -> ContentChanged:
+    return ContentChanged(f"file integrity checksum failed for {shown(name)}")
 
 
 class _Direct(_Assembler):

@@ -329,10 +329,14 @@ class TestData:
             (("get-container-run-dir", "c"), "run/vfs-containers/c/userdata"),
             (("get-image-dir", "nonsense"), "graph/vfs-images/nonsense/userdata"),
             (("get-image-run-dir", "nonsense"), "run/vfs-images/nonsense/userdata"),
+            (("get-image-dir", "a//b/../c"), "graph/vfs-images/a/c/userdata"),
+            (("get-image-dir", ""), "graph/vfs-images/userdata"),
+            (("get-image-run-dir", "."), "run/vfs-images/userdata"),
         ):
             assert cli.ok(*command) == f"{tmp_path}/{path}\n"
             assert (tmp_path / path).stat().st_mode & 0o7777 == 0o700
         assert cli("get-container-dir", "nosuch") == (1, b"", b"container not known\n")
+        assert cli("get-image-dir", "../x").status == 1
 
 
 class TestDeleting:
