@@ -10,7 +10,7 @@ import journal as journal_api
 from cstorage.config import StoreOptions
 from cstorage.drivers.options import canonical
 from cstorage.drivers.registry import open_driver, select
-from cstorage.errors import IncompleteOptions, StoreIsReadOnly, StoreNotFound
+from cstorage.errors import IncompleteOptions, StorageError, StoreIsReadOnly, StoreNotFound
 from cstorage.store.core import Core, Location
 from cstorage.store.reading import translated
 from cstorage.store.store import Store
@@ -55,8 +55,9 @@ def open_store(
 
     A store that this process has open with the same roots, driver, reason, program and retention is
     returned again, whatever else is asked for; close it as often as it was opened. Raises
-    ``IncompleteOptions``, ``ConfigError``, ``DriverError``, ``StoreDamaged``, ``StoreIsReadOnly``;
-    with ``read_only`` or ``at`` ``StoreNotFound``, with ``at`` ``NotInHistory``.
+    ``IncompleteOptions``, ``ConfigError``, ``DriverError``, ``StoreDamaged``, ``StoreIsReadOnly``,
+    a plain ``StorageError`` where a root cannot be made; with ``read_only`` or ``at``
+    ``StoreNotFound``, with ``at`` ``NotInHistory``.
     """
     base = options or StoreOptions()
     chosen = base._replace(
@@ -197,7 +198,19 @@ def _open(
 def _make_root(root: Path, read_only: bool) -> None:
     if read_only:
         raise StoreNotFound(f"there is no store at {root}")
-    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        place = root
+        while not os.path.lexists(place):
+            place = place.parent
+        if place.is_dir():
+            raise StorageError(f"mkdir {error.filename}: {_cause(error)}") from error
+        raise StorageError(f"mkdir {place}: not a directory") from error
+
+
+def _cause(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()
 
 
 def journal_folder(graph_root: Path, driver: str) -> Path:

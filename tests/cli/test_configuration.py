@@ -118,6 +118,19 @@ def test_refused_options_have_the_words_that_scripts_know(cli, tmp_path):
     )
 
 
+def test_roots_that_cannot_be_made(cli, tmp_path):
+    (tmp_path / "file").touch()
+    for graph, run, problem in (
+        ("file", "run", "{}/file: not a directory"),
+        ("file/sub", "run", "{}/file: not a directory"),
+        ("graph", "file", "{}/file: not a directory"),
+        ("/proc/nope/x", "run", "/proc/nope: no such file or directory"),
+    ):
+        text = f"error initializing: mkdir {problem.format(tmp_path)}\n"
+        roots = ("-g", str(tmp_path / graph), "-R", str(tmp_path / run), "-s", "vfs")
+        assert cli.bare(*roots, "layers") == (1, text.encode(), b"")
+
+
 @pytest.mark.parametrize(
     ("storage", "options", "problem"),
     [
