@@ -42,10 +42,12 @@ def _pairs(inv: Invocation, pairs: Sequence[tuple[str, str]]) -> int:
 
 def gc(inv: Invocation) -> int:
     """``gc``: ends with a forced shutdown, whose refusal changes nothing."""
-    inv.store.garbage_collect()
-    if inv.json:
-        inv.out.json("")
-    forced_shutdown(inv)
+    try:
+        inv.store.garbage_collect()
+        if inv.json:
+            inv.out.json("")
+    finally:
+        forced_shutdown(inv)
     return OK
 
 
@@ -62,7 +64,7 @@ def wipe(inv: Invocation) -> int:
     try:
         inv.store.wipe()
     except (StorageError, OSError) as error:
-        return _failed(inv, f"wipe: {describe(error)}", quiet=False)
+        return _failed(inv, f"wipe: {describe(error)}")
     if inv.json:
         inv.out.json("")
     return OK
@@ -73,7 +75,7 @@ def shutdown(inv: Invocation) -> int:
     try:
         inv.store.shutdown(force=inv.flag("force"))
     except (StorageError, OSError) as error:
-        return _failed(inv, f"shutdown: {describe(error)}", quiet=True)
+        return _failed(inv, f"shutdown: {describe(error)}")
     if inv.json:
         inv.out.json("")
     return OK
@@ -81,10 +83,14 @@ def shutdown(inv: Invocation) -> int:
 
 def dedup(inv: Invocation) -> int:
     """``dedup``."""
-    method = inv.text("hash_method") or "crc"
+    method = inv.text("hash_method")
     if method not in ("crc", "size", "sha256"):
-        return _failed(inv, f"invalid hash method: {method}", quiet=False)
-    saved = inv.store.dedup(method)
+        inv.out.error(f"invalid hash method: {method}")
+        return FAILED
+    try:
+        saved = inv.store.dedup(method)
+    except (StorageError, OSError) as error:
+        return _failed(inv, f"dedup: {describe(error)}")
     if inv.json:
         inv.out.json({"Deduped": saved})
     else:
@@ -92,11 +98,11 @@ def dedup(inv: Invocation) -> int:
     return OK
 
 
-def _failed(inv: Invocation, text: str, *, quiet: bool) -> int:
-    """The error as a line; as JSON the empty object that the original makes of it."""
+def _failed(inv: Invocation, text: str) -> int:
+    """The error as a line; as JSON the empty object that the original makes of it, and no more."""
     if inv.json:
         inv.out.json({})
-    if not (inv.json and quiet):
+    else:
         inv.out.error(text)
     return FAILED
 

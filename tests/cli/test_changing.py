@@ -11,6 +11,8 @@ from command_line import archive
 
 from cstorage.cli import progress
 from cstorage.cli.invocation import Output
+from cstorage.errors import StorageError
+from cstorage.store.store import Store
 
 ID = re.compile("[0-9a-f]{64}")
 
@@ -166,7 +168,7 @@ class TestCreating:
                 'expected ["uint32:uint32:uint32"]: ["0:-1:2"]',
             ),
             (
-                ["--subuidmap", "nobody-has-this-name"],
+                ["--subuidmap", "nobody-has-this-name", "--uidmap", "0:1"],
                 'no subuid ranges found for user "nobody-has-this-name" in /etc/subuid',
             ),
         ],
@@ -400,3 +402,20 @@ class TestDeleting:
         assert cli.ok("wipe") == ""
         assert cli.ok("layers") == cli.ok("images") == cli.ok("storage-layers") == ""
         assert cli.ok("wipe", "--json") == '""\n'
+
+    def test_failures_of_store_wide_commands(self, cli, monkeypatch):
+        """As JSON an error is an empty object, and nothing is said beside it."""
+
+        def refuse(*_):
+            raise StorageError("no")
+
+        for method in ("wipe", "dedup", "garbage_collect"):
+            monkeypatch.setattr(Store, method, refuse)
+        for command in ("wipe", "dedup"):
+            assert cli(command) == (1, b"", f"{command}: no\n".encode())
+            assert cli(command, "--json") == (1, b"{}\n", b"")
+        cli.ok("mount", "con")
+        assert cli("gc", "--json") == (
+            1, b"", b"shutdown: a layer is mounted: layer is in use by a container\nno\n",
+        )  # fmt: skip
+        assert cli.ok("mounted", "con") == ""
