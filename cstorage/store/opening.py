@@ -159,15 +159,16 @@ def _open(
     taking_over: bool,
     at: Moment | None = None,
 ) -> Store:
+    roots = (graph, run, *([Path(options.image_store)] if options.image_store else []))
+    if not options.driver:  # looking for one that works writes into the roots, whose modes are ours
+        _make_roots(roots, read_only)
     name = select(
         graph, run, options.driver, options=options.driver_options, priority=options.driver_priority
     )
     graph_driver = open_driver(
         name, graph, run, options=options.driver_options, image_store=options.image_store
     )
-    for root in (graph, run, *([Path(options.image_store)] if options.image_store else [])):
-        if not root.is_dir():
-            _make_root(root, read_only)
+    _make_roots(roots, read_only)
     location = Location(
         graph,
         run,
@@ -195,9 +196,16 @@ def _open(
     return Store(core)
 
 
-def _make_root(root: Path, read_only: bool) -> None:
-    if read_only:
-        raise StoreNotFound(f"there is no store at {root}")
+def _make_roots(roots: Sequence[Path], read_only: bool) -> None:
+    for root in roots:
+        if root.is_dir():
+            continue
+        if read_only:
+            raise StoreNotFound(f"there is no store at {root}")
+        _make_root(root)
+
+
+def _make_root(root: Path) -> None:
     try:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
