@@ -176,7 +176,13 @@ def _blob_findings(
         except (FileNotFoundError, err.UnknownItemError):  # the latter: deleted meanwhile
             yield missing(where)
         except (ContentDamaged, OSError) as error:
-            yield err.StorageError(f"{where}: {error}")
+            size = getattr(error, "found_bytes", -1)
+            if isinstance(error.__cause__, FileNotFoundError):
+                yield missing(where)
+            elif size not in (-1, blob.size):
+                yield wrong_size(where)
+            else:
+                yield err.StorageError(f"{where}: {error}")
         else:
             if blob.size not in (-1, len(data)):
                 yield wrong_size(where)

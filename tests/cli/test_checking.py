@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from hashlib import sha256
 
 import pytest
 from command_line import archive
@@ -183,6 +184,49 @@ def test_what_ends_the_command_is_said_after_what_was_mounted(cli):
     cli.ok("mount", "l1")
     assert cli("check", "-m", "0").errors == MOUNTED + counts(1)
     assert cli("check", "-m", "bogus", "-j") == (1, b"", b'time: invalid duration "bogus"\n')
+
+
+def content_file(root, data: bytes):
+    """Where the store at ``root`` keeps these bytes."""
+    (found,) = root.glob(f"content/sha256/*/{sha256(data).hexdigest()}")
+    return found
+
+
+@pytest.mark.parametrize("place", ["", "read-only "])
+def test_data_items_that_are_gone_or_of_another_size(cli, tree, tmp_path, place):
+    cli.ok("set-layer-data", "l1", "l", stdin=b"layer")
+    cli.ok("set-image-data", "i1", "gone", stdin=b"image")
+    cli.ok("set-image-data", "i1", "longer", stdin=b"more")
+    content_file(tmp_path / "graph", b"layer").unlink()
+    content_file(tmp_path / "graph", b"image").unlink()
+    content_file(tmp_path / "graph", b"more").write_bytes(b"more and more")
+    if place:
+        cli.roots = [
+            "--graph", f"{tmp_path}/graph2", "--run", f"{tmp_path}/run2", "-s", "vfs",
+            "--storage-opt", f"vfs.imagestore={tmp_path}/graph",
+        ]  # fmt: skip
+    cli.ok("create-container", "-i", "c", "i1")
+    cli.ok("set-container-data", "c", "gone", stdin=b"container")
+    cli.ok("set-container-data", "c", "longer", stdin=b"box")
+    own = tmp_path / ("graph2" if place else "graph")
+    content_file(own, b"container").unlink()
+    content_file(own, b"box").write_bytes(b"boxes")
+    layer = [f'{place}layer l1: data item "l": layer data item is missing']
+    image = [
+        f'{place}image i1: data item "gone": image data item is missing',
+        f'{place}image i1: data item "longer": image data item has incorrect size',
+        *layer,
+    ]
+    container = [
+        'container c: data item "gone": container data item is missing',
+        'container c: data item "longer": container data item has incorrect size',
+        *image,
+    ]
+    found = report(
+        **{f"{place}layer l1": layer, f"{place}image i1": image, "container c": container}
+    )
+    expected = counts(1, 1, 1, read_only=bool(place))
+    assert cli("check") == (1, found.encode(), expected.encode())
 
 
 def test_findings_of_additional_stores_say_so(cli, tree, tmp_path):
