@@ -23,10 +23,8 @@ def check(inv: Invocation) -> int:
 
     What ends the command is said last, after what was still mounted.
     """
-    try:
+    with forced_shutdown(inv):
         trouble = _check(inv)
-    finally:
-        forced_shutdown(inv)
     if trouble:
         inv.out.error(trouble)
         return FAILED

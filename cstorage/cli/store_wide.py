@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 from cstorage.cli.invocation import FAILED, OK
 from cstorage.cli.wording import describe
 from cstorage.errors import StorageError
 from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from cstorage.cli.invocation import Invocation
 
@@ -42,21 +44,30 @@ def _pairs(inv: Invocation, pairs: Sequence[tuple[str, str]]) -> int:
 
 def gc(inv: Invocation) -> int:
     """``gc``: ends with a forced shutdown, whose refusal changes nothing."""
-    try:
+    with forced_shutdown(inv):
         inv.store.garbage_collect()
         if inv.json:
             inv.out.json("")
-    finally:
-        forced_shutdown(inv)
     return OK
 
 
-def forced_shutdown(inv: Invocation) -> None:
-    """Unmount everything; what was mounted is told on standard error."""
+@contextmanager
+def forced_shutdown(inv: Invocation) -> Iterator[None]:
+    """Unmount everything after the block; what was mounted is told on standard error.
+
+    Also after an error, but not after an interrupt: who hurries wants nothing more done.
+    """
+    problem: Exception | None = None
+    try:
+        yield
+    except Exception as error:
+        problem = error
     try:
         inv.store.shutdown(force=True)
     except (StorageError, OSError) as error:
         inv.out.error(f"shutdown: {describe(error)}")
+    if problem is not None:
+        raise problem
 
 
 def wipe(inv: Invocation) -> int:

@@ -9,6 +9,8 @@ from hashlib import sha256
 import pytest
 from command_line import archive
 
+from cstorage.store.store import Store
+
 pytestmark = [
     pytest.mark.root,
     pytest.mark.skipif(os.geteuid() != 0, reason="owners are compared, which needs root"),
@@ -248,3 +250,14 @@ def test_findings_of_additional_stores_say_so(cli, tree, tmp_path):
     cli.ok("delete", "l1")
     missing = "read-only image i1: layer l1: image layer is missing"
     assert cli.bare(*beside, "check").text == report(**{"read-only image i1": [missing]})
+
+
+def test_an_interrupted_check_leaves_what_is_mounted(cli, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    cli.ok("create-layer", "-i", "l1")
+    cli.ok("mount", "l1")
+    monkeypatch.setattr(Store, "check", interrupt)
+    assert cli("check") == (130, b"", b"")
+    assert cli.ok("mounted", "l1") == "l1 mounted\n"
