@@ -19,7 +19,7 @@ from cstorage.archive.compression import taker
 from cstorage.archive.names import clean
 from cstorage.archive.reader import shown
 from cstorage.archive.recipe import crc64, read_recipe
-from cstorage.errors import ArchiveError, ContentChanged
+from cstorage.errors import ArchiveChanged, ArchiveError, ContentChanged
 from journal.plain import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -266,7 +266,7 @@ def assemble(
     finally:
         ahead.close()
     if whole.hexdigest() != expected:
-        raise ContentChanged(
+        raise ArchiveChanged(
             f"the reassembled archive has digest sha256:{whole.hexdigest()}, "
             f"recorded was {digest}: the recipe or a file changed"
         )

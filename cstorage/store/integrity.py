@@ -59,7 +59,8 @@ def findings(core: Core, layer: Layer) -> Iterator[err.CheckError]:
         diffs.write(core, layer.id, sink, compression=Compression.NONE)
     except (err.ArchiveError, ContentDamaged) as error:
         named = list(changed_files(core, layer))
-        if not named and isinstance(error, err.ContentChanged):
+        whole = not isinstance(error, err.ContentChanged) or isinstance(error, err.ArchiveChanged)
+        if not named and not whole:
             named = [str(error)]
         # The original reads on where its archive broke off, and says once more what it met there.
         for text in named[:1]:
