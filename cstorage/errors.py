@@ -336,6 +336,10 @@ class ContentChanged(ArchiveError):
     """A layer's file no longer has the content that was recorded when it was imported."""
 
 
+class ArchiveChanged(ContentChanged):
+    """A layer's archive as a whole is not what was recorded; no file is known to be the reason."""
+
+
 class NotInHistory(StorageError):
     """A moment that the journal does not tell of: before its first frame, or yet to come."""
 

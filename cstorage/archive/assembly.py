@@ -25,7 +25,7 @@ from cstorage.archive.compression import taker
 from cstorage.archive.pieces import Content, Piece, fill
 from cstorage.archive.recipe import NEXT, crc64, entries_of, read_text
 from cstorage.archive.threads import Beside
-from cstorage.errors import ArchiveError, ContentChanged
+from cstorage.errors import ArchiveChanged, ArchiveError, ContentChanged
 from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class _Out:
                     f"{_shown(name)} is in the recipe, but not in the layer's file list"
                 )
             if recorded != digest:
-                raise _changed_bytes(name, recorded, digest)
+                raise _changed(name)
         found.clear()
 
     def close(self, confirm: Callable[[int], object] | None) -> None:
@@ -98,7 +98,7 @@ class _Out:
         if self._whole is not None:
             found = self._whole.digest().hex()
             if found != self._expected:
-                raise ContentChanged(
+                raise ArchiveChanged(
                     f"the reassembled archive has digest sha256:{found}, recorded was "
                     f"sha256:{self._expected}: the recipe or a file changed"
                 )
@@ -271,13 +271,12 @@ class _Assembler:
             done += count
             self._piece.used += count
         if count or done != size:
-            now = f"more than {size}" if count else str(done)
-            raise _changed(name, f"size was {size} when imported, is now {now}")
+            raise _changed(name)
         if running is not None:
             self._out.prove([*self._piece.found, (name, size, running.digest())])
             self._piece.found.clear()
         elif crc.to_bytes(8, "big") != recorded:
-            raise _changed_bytes(name, recorded, crc.to_bytes(8, "big"))
+            raise _changed(name)
 
 
 # What only odd names and errors need is imported for them.
@@ -295,13 +294,8 @@ def _shown(name: bytes) -> str:
     return shown(name)
 
 
-def _changed_bytes(name: bytes, recorded: bytes, found: bytes) -> ContentChanged:
-    kind = "CRC-64" if len(recorded) == 8 else "digest"
-    return _changed(name, f"{kind} was {recorded.hex()} when imported, is now {found.hex()}")
-
-
-def _changed(name: bytes, how: str) -> ContentChanged:
-    return ContentChanged(f"file integrity checksum failed for {_shown(name)} ({how})")
+def _changed(name: bytes) -> ContentChanged:
+    return ContentChanged(f"file integrity checksum failed for {_shown(name)}")
 
 
 def assemble(

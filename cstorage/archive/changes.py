@@ -3,7 +3,8 @@
 Rules of this module:
 
 * Source of the rules: drivers-and-formats §5.2 (comparison), §5.3 (overlay), §5.6 (sizes).
-* Results are in a deterministic order: a directory before what is in it, names bytewise.
+* Results are in a deterministic order: a directory before what is in it, names bytewise; of two
+  trees, what a directory no longer has after what it has.
 * Trees are walked by descriptors; nothing is followed, nothing outside is looked at.
 """
 
@@ -56,7 +57,8 @@ class _Level:
         self.unreported = unreported  # the directory itself did not change (so far)
         self.before = dict(scan(old.fd)) if old is not None else {}
         self.now = dict(scan(new.fd))
-        self.names = iter(sorted(self.before.keys() | self.now.keys()))
+        gone = self.before.keys() - self.now.keys()
+        self.names = iter((*sorted(self.now), *sorted(gone)))
 
 
 def _compare(old: Descent | None, new: Descent, old_maps: IDMaps, new_maps: IDMaps) -> list[Change]:

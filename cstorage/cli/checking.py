@@ -19,7 +19,20 @@ _DEFAULT_AGE = "24h"
 
 
 def check(inv: Invocation) -> int:
-    """``check``: exit status 0 when the store is whole, or was repaired as asked."""
+    """``check``: exit status 0 when the store is whole, or was repaired as asked.
+
+    What ends the command is said last, after what was still mounted.
+    """
+    with forced_shutdown(inv):
+        trouble = _check(inv)
+    if trouble:
+        inv.out.error(trouble)
+        return FAILED
+    return OK
+
+
+def _check(inv: Invocation) -> str:
+    """Look, and repair if asked; why the command fails, "" if it does not."""
     from cstorage.cli.durations import parse_ns
     from cstorage.store.checking import CHECK_EVERYTHING, CHECK_MOST
 
@@ -27,22 +40,18 @@ def check(inv: Invocation) -> int:
     age_ns = parse_ns(inv.text("max") or _DEFAULT_AGE)
     report = inv.store.check(options._replace(unreferenced_age_max_s=age_ns / 1e9))
     _show(inv, report)
-    status = OK if report.healthy else FAILED
-    if not report.healthy:
-        force = inv.flag("force")
-        if force or inv.flag("repair"):
-            status = _repair(inv, report, force=force)
-        else:
-            _summary(
-                inv,
-                (len(report.layers), "layer"),
-                (len(report.read_only_layers), "read-only layer"),
-                (len(report.images), "image"),
-                (len(report.read_only_images), "read-only image"),
-                (len(report.containers), "container"),
-            )
-    forced_shutdown(inv)
-    return status
+    if report.healthy:
+        return ""
+    force = inv.flag("force")
+    if force or inv.flag("repair"):
+        return _repair(inv, report, force=force)
+    return _summary(
+        (len(report.layers), "layer"),
+        (len(report.read_only_layers), "read-only layer"),
+        (len(report.images), "image"),
+        (len(report.read_only_images), "read-only image"),
+        (len(report.containers), "container"),
+    )
 
 
 def _show(inv: Invocation, report: Report) -> None:
@@ -69,12 +78,12 @@ def _show(inv: Invocation, report: Report) -> None:
                 inv.out.line(f" {describe(finding)}")
 
 
-def _summary(inv: Invocation, *counts: tuple[int, str]) -> None:
-    inv.out.error(", ".join(f"{count} {what} errors" for count, what in counts))
+def _summary(*counts: tuple[int, str]) -> str:
+    return ", ".join(f"{count} {what} errors" for count, what in counts)
 
 
-def _repair(inv: Invocation, report: Report, *, force: bool) -> int:
-    """Remove what is damaged; what stays damaged makes the exit status 1."""
+def _repair(inv: Invocation, report: Report, *, force: bool) -> str:
+    """Remove what is damaged; why the command fails if something stays so."""
     refusals: Sequence[Exception] = inv.store.repair(report, remove_containers=force)
     if refusals:
         if inv.json:
@@ -83,8 +92,7 @@ def _repair(inv: Invocation, report: Report, *, force: bool) -> int:
         else:
             for refusal in refusals:
                 inv.out.error(describe(refusal))
-        inv.out.error(describe(refusals[0]))
-        return FAILED
+        return describe(refusals[0])
     left = [
         (len(report.read_only_layers), "read-only layer"),
         (len(report.read_only_images), "read-only image"),
@@ -92,6 +100,5 @@ def _repair(inv: Invocation, report: Report, *, force: bool) -> int:
     if not force:
         left.append((len(report.containers), "container"))
     if any(count for count, _ in left):
-        _summary(inv, *left)
-        return FAILED
-    return OK
+        return _summary(*left)
+    return ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cstorage.errors import StorageError
+from cstorage.model import IDMaps
 from cstorage.store.mapping import MapOptions
 from journal.plain import TYPE_CHECKING
 
@@ -32,8 +33,6 @@ def map_options(inv: Invocation) -> MapOptions:
         raise MapRefused("host gid map specified along with GID mapping")
     from cstorage import idmap
 
+    owned = idmap.requested(subuid_owner=user, subgid_owner=group).maps if user else IDMaps()
     uid_map, gid_map = idmap.parse([uids], "uid"), idmap.parse([gids], "gid")
-    if user:
-        owned = idmap.requested(subuid_owner=user, subgid_owner=group).maps
-        uid_map, gid_map = (*owned.uids, *uid_map), (*owned.gids, *gid_map)
-    return MapOptions(host_uids, host_gids, uid_map, gid_map)
+    return MapOptions(host_uids, host_gids, (*owned.uids, *uid_map), (*owned.gids, *gid_map))

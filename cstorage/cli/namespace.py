@@ -10,12 +10,15 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager
 
+from cstorage.cli.quoting import go_quote
 from cstorage.cli.wording import describe, log_line
 from cstorage.errors import StorageError
 from journal.plain import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
+
+    from cstorage.model import IDMap
 
 _CLONE_NEWNS = 0x00020000
 _CLONE_NEWUSER = 0x10000000
@@ -44,7 +47,7 @@ def configured() -> bool:
 def run_inside(work: Callable[[], int]) -> int:
     """Run ``work`` in a child in new namespaces; its exit status. Output must be flushed."""
     uid, gid = os.geteuid(), os.getegid()
-    uids, gids = _spans("uid", uid), _spans("gid", gid)
+    uids, gids = _maps(uid, gid)
     ready_r, ready_w = os.pipe()
     go_r, go_w = os.pipe()
     child = os.fork()
@@ -133,41 +136,55 @@ def _unshare() -> None:
         )
 
 
-def _spans(kind: str, own: int) -> list[_Span]:
-    """The map of one kind of ID for the caller."""
-    if own == 0:
-        with open(f"/proc/self/{kind}_map", encoding="ascii") as file:
-            ranges = [tuple(map(int, line.split())) for line in file]
-        return [_Span(inside, inside, size) for inside, _, size in ranges]
-    spans = [_Span(0, own, 1)]
-    inside = 1
-    for start, size in _subordinate(kind):
-        spans.append(_Span(inside, start, size))
-        inside += size
-    return spans
+def _maps(uid: int, gid: int) -> tuple[list[_Span], list[_Span]]:
+    """The maps of UIDs and GIDs for the caller."""
+    if uid == 0:
+        return _present("uid"), _present("gid")
+    uids, gids = _subordinate(uid)
+    return _spans(uid, uids), _spans(gid, gids)
 
 
-def _subordinate(kind: str) -> Sequence[tuple[int, int]]:
-    """The caller's subordinate ranges; none is worth a warning, not an error."""
+def _present(kind: str) -> list[_Span]:
+    """All IDs of this namespace, as they are."""
+    with open(f"/proc/self/{kind}_map", encoding="ascii") as file:
+        ranges = [tuple(map(int, line.split())) for line in file]
+    return [_Span(inside, inside, size) for inside, _, size in ranges]
+
+
+def _spans(own: int, others: IDMap) -> list[_Span]:
+    """The caller's own ID as 0, the subordinate ones from 1 upward."""
+    return [_Span(0, own, 1), *(_Span(1 + inside, start, size) for inside, start, size in others)]
+
+
+def _subordinate(uid: int) -> tuple[IDMap, IDMap]:
+    """The caller's subordinate ranges of UIDs and GIDs; none is worth a warning, not an error."""
     import pwd
 
     from cstorage import idmap
 
-    path = f"/etc/sub{kind}"
-    uid = os.geteuid()
     try:
         user = pwd.getpwuid(uid).pw_name
     except KeyError:
         user = str(uid)
-    found: Sequence[tuple[int, int]] = ()
-    try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            found = idmap.subordinate_ranges(file.read(), user, uid, path=path)
-    except (OSError, StorageError) as error:
-        _warn(f"Reading allowed ID mappings: {describe(error)}")
-    if not found:
-        _warn(f'Found no {kind.upper()} ranges set aside for user "{user}" in {path}.')
-    return found
+    found: list[IDMap] = []
+    troubles: list[str] = []
+    for kind, file in (("user", "/etc/subuid"), ("group", "/etc/subgid")):
+        try:
+            found.append(idmap.read_subordinate(file, user, uid, kind))
+        except StorageError as error:
+            found.append(())
+            troubles.append(describe(error))
+    quoted = go_quote(user)
+    if troubles:
+        _warn(
+            f"Reading allowed ID mappings: reading subuid mappings for user {quoted} and subgid "
+            f"mappings for group {quoted}: {troubles[0]}"
+        )
+    for letter, ranges in zip("UG", found, strict=True):
+        if not ranges:
+            file = f"/etc/sub{letter.lower()}id"
+            _warn(f"Found no {letter}ID ranges set aside for user {quoted} in {file}.")
+    return found[0], found[1]
 
 
 def _warn(text: str) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 from cstorage.cli.invocation import FAILED, OK
 from cstorage.cli.wording import describe
 from cstorage.errors import StorageError
 from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from cstorage.cli.invocation import Invocation
 
@@ -42,19 +44,30 @@ def _pairs(inv: Invocation, pairs: Sequence[tuple[str, str]]) -> int:
 
 def gc(inv: Invocation) -> int:
     """``gc``: ends with a forced shutdown, whose refusal changes nothing."""
-    inv.store.garbage_collect()
-    if inv.json:
-        inv.out.json("")
-    forced_shutdown(inv)
+    with forced_shutdown(inv):
+        inv.store.garbage_collect()
+        if inv.json:
+            inv.out.json("")
     return OK
 
 
-def forced_shutdown(inv: Invocation) -> None:
-    """Unmount everything; what was mounted is told on standard error."""
+@contextmanager
+def forced_shutdown(inv: Invocation) -> Iterator[None]:
+    """Unmount everything after the block; what was mounted is told on standard error.
+
+    Also after an error, but not after an interrupt: who hurries wants nothing more done.
+    """
+    problem: Exception | None = None
+    try:
+        yield
+    except Exception as error:
+        problem = error
     try:
         inv.store.shutdown(force=True)
     except (StorageError, OSError) as error:
         inv.out.error(f"shutdown: {describe(error)}")
+    if problem is not None:
+        raise problem
 
 
 def wipe(inv: Invocation) -> int:
@@ -62,7 +75,7 @@ def wipe(inv: Invocation) -> int:
     try:
         inv.store.wipe()
     except (StorageError, OSError) as error:
-        return _failed(inv, f"wipe: {describe(error)}", quiet=False)
+        return _failed(inv, f"wipe: {describe(error)}")
     if inv.json:
         inv.out.json("")
     return OK
@@ -73,7 +86,7 @@ def shutdown(inv: Invocation) -> int:
     try:
         inv.store.shutdown(force=inv.flag("force"))
     except (StorageError, OSError) as error:
-        return _failed(inv, f"shutdown: {describe(error)}", quiet=True)
+        return _failed(inv, f"shutdown: {describe(error)}")
     if inv.json:
         inv.out.json("")
     return OK
@@ -81,10 +94,14 @@ def shutdown(inv: Invocation) -> int:
 
 def dedup(inv: Invocation) -> int:
     """``dedup``."""
-    method = inv.text("hash_method") or "crc"
+    method = inv.text("hash_method")
     if method not in ("crc", "size", "sha256"):
-        return _failed(inv, f"invalid hash method: {method}", quiet=False)
-    saved = inv.store.dedup(method)
+        inv.out.error(f"invalid hash method: {method}")
+        return FAILED
+    try:
+        saved = inv.store.dedup(method)
+    except (StorageError, OSError) as error:
+        return _failed(inv, f"dedup: {describe(error)}")
     if inv.json:
         inv.out.json({"Deduped": saved})
     else:
@@ -92,11 +109,11 @@ def dedup(inv: Invocation) -> int:
     return OK
 
 
-def _failed(inv: Invocation, text: str, *, quiet: bool) -> int:
-    """The error as a line; as JSON the empty object that the original makes of it."""
+def _failed(inv: Invocation, text: str) -> int:
+    """The error as a line; as JSON the empty object that the original makes of it, and no more."""
     if inv.json:
         inv.out.json({})
-    if not (inv.json and quiet):
+    else:
         inv.out.error(text)
     return FAILED
 

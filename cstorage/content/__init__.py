@@ -21,7 +21,10 @@ from journal.plain import BinaryIO, Path
 
 
 class ContentDamaged(StorageError):
-    """A content file is missing or its bytes do not have its digest."""
+    """A content file is missing (the cause says so) or its bytes do not have its digest."""
+
+    found_bytes = -1
+    """How many bytes were read whose digest is another one."""
 
 
 class ContentStore:
@@ -52,9 +55,11 @@ class ContentStore:
             data = file.read()
         got = sha256(data).hexdigest()
         if got != key:
-            raise ContentDamaged(
+            damaged = ContentDamaged(
                 f"content at {self.path(key)} has digest {got}, expected {key}; run check"
             )
+            damaged.found_bytes = len(data)
+            raise damaged
         return data
 
     def adopt(self, source: Path, key: str) -> None:

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cstorage.drivers import layout
-from cstorage.errors import ContentChanged, LayerUnknown, StorageError
+from cstorage.errors import ArchiveChanged, LayerUnknown, StorageError
 from cstorage.interop import records
 from cstorage.model import Digest, Layer
 from cstorage.store import layers
@@ -137,7 +137,7 @@ def find(core: Core, toc_digest: str, image: str = "") -> AdditionalLayer:
 def write_blob(layer: Layer, entry: str, sink: ByteSink) -> None:
     """Write the uncompressed archive of a linked layer.
 
-    Raises ``ContentChanged``, when all of it was written, if it is not the recorded one;
+    Raises ``ArchiveChanged``, when all of it was written, if it is not the recorded one;
     ``ArchiveError`` if the blob cannot be decoded.
     """
     import hashlib
@@ -153,4 +153,4 @@ def write_blob(layer: Layer, entry: str, sink: ByteSink) -> None:
             sink.write(piece)
     found = f"sha256:{digest.hexdigest()}"
     if recorded and recorded != found:
-        raise ContentChanged(f"{entry}/blob has digest {found}, recorded was {recorded}")
+        raise ArchiveChanged(f"{entry}/blob has digest {found}, recorded was {recorded}")

@@ -15,6 +15,7 @@ from cstorage import errors as err
 from cstorage.content import ContentDamaged
 from cstorage.model import Container, Image, Item, Kind, Layer
 from cstorage.store import bigdata, deletion, integrity, lookup
+from cstorage.store.integrity import called
 from cstorage.store.lookup import go_quote
 from cstorage.store.workspace import Intent, Workspace, remove_tree
 from journal.plain import TYPE_CHECKING, NamedTuple, Path, TypeVar
@@ -112,7 +113,12 @@ def _look(core: Core, options: CheckOptions, only: set[str] | None) -> tuple[Rep
     with core.mutex:
         catalogue, at = core.view, core.position
     state = catalogue.primary
-    referenced = _check_images(core, catalogue, options, report, only)
+    referenced = {
+        id_
+        for image in _first_of_each(catalogue.images())
+        for id_, layer in _chain(catalogue, image)
+        if layer is not None
+    }
     for layer in _first_of_each(catalogue.layers()):
         if only is not None and layer.id not in only:
             continue
@@ -120,20 +126,20 @@ def _look(core: Core, options: CheckOptions, only: set[str] | None) -> tuple[Rep
         try:
             found += _check_layer(core, state, layer, options)
         except (err.StorageError, OSError) as error:  # deleted meanwhile, or past all reading
-            found.append(err.CheckError(f"layer {layer.id}: {error}"))
+            found.append(err.CheckError(f"{called(layer)}: {error}"))
         # Compared after all stores are known: a parent in an additional store is no finding (Q-20).
         if layer.parent and catalogue.layer_by_id(layer.parent) is None:
-            found.append(err.LayerMissing(f"layer {layer.parent}"))
+            found.append(err.LayerMissing(called(layer._replace(id=layer.parent))))
         if not layer.read_only:
             unused = layer.id not in referenced and state.container_of_layer(layer.id) is None
             if unused and _age_s(layer) > options.unreferenced_age_max_s:
                 found.append(err.LayerUnreferenced(f"layer {layer.id}"))
         if found:
             (report.read_only_layers if layer.read_only else report.layers)[layer.id] = found
+    _check_images(core, catalogue, options, report, only)
     for tree in sorted(trees):
         if state.layer(tree) is None and state.container_of_layer(tree) is None:
             report.layers[tree] = [err.LayerUnaccounted(f"layer {tree}")]
-    _spread(catalogue, report)
     _check_containers(core, catalogue, options, report)
     return report, at
 
@@ -154,9 +160,8 @@ def _blob_findings(
     wrong_size: Callable[[str], Exception],
 ) -> Iterator[Exception]:
     kind = _KINDS[type(item)]
-    name = kind.name.lower()
     for blob in item.big_data:
-        where = f"{name} {item.id}: data item {go_quote(blob.name)}"
+        where = f"{called(item)}: data item {go_quote(blob.name)}"
         if not getattr(item, "read_only", False):
             # The size first: damage of a blob is best told apart before all of it was read.
             try:
@@ -172,7 +177,13 @@ def _blob_findings(
         except (FileNotFoundError, err.UnknownItemError):  # the latter: deleted meanwhile
             yield missing(where)
         except (ContentDamaged, OSError) as error:
-            yield err.StorageError(f"{where}: {error}")
+            size = getattr(error, "found_bytes", -1)
+            if isinstance(error.__cause__, FileNotFoundError):
+                yield missing(where)
+            elif size not in (-1, blob.size):
+                yield wrong_size(where)
+            else:
+                yield err.StorageError(f"{where}: {error}")
         else:
             if blob.size not in (-1, len(data)):
                 yield wrong_size(where)
@@ -184,21 +195,19 @@ def _check_images(
     options: CheckOptions,
     report: Report,
     only: set[str] | None,
-) -> set[str]:
-    """Findings of images' own; returns the IDs of all layers that images rest on."""
-    referenced: set[str] = set()
+) -> None:
+    """Findings of images' own, then those of the layers that they rest on, from the top down."""
     for image in _first_of_each(catalogue.images()):
         found: list[Exception] = []
         if options.image_data and (only is None or image.id in only):
             found += _blob_findings(core, image, err.ImageDataMissing, err.ImageDataIncorrectSize)
         for id_, layer in _chain(catalogue, image):
             if layer is None:
-                found.append(err.ImageLayerMissing(f"image {image.id}: layer {id_}"))
-            else:
-                referenced.add(id_)
+                found.append(err.ImageLayerMissing(f"{called(image)}: layer {id_}"))
+            found += report.layers.get(id_, ())
+            found += report.read_only_layers.get(id_, ())
         if found:
             (report.read_only_images if image.read_only else report.images)[image.id] = found
-    return referenced
 
 
 def _chain(catalogue: Catalogue, image: Image) -> Iterator[tuple[str, Layer | None]]:
@@ -213,21 +222,6 @@ def _chain(catalogue: Catalogue, image: Image) -> Iterator[tuple[str, Layer | No
             id_ = layer.parent if layer is not None else ""
 
 
-def _spread(catalogue: Catalogue, report: Report) -> None:
-    """Findings of layers under the images that use them."""
-    if not report.layers and not report.read_only_layers:
-        return
-    for image in _first_of_each(catalogue.images()):
-        inherited = [
-            error
-            for id_, _ in _chain(catalogue, image)
-            for error in (*report.layers.get(id_, ()), *report.read_only_layers.get(id_, ()))
-        ]
-        if inherited:
-            where = report.read_only_images if image.read_only else report.images
-            where.setdefault(image.id, []).extend(inherited)
-
-
 def _check_layer(
     core: Core, state: State, layer: Layer, options: CheckOptions
 ) -> Iterator[Exception]:
@@ -236,7 +230,8 @@ def _check_layer(
     broken = [] if layer.read_only else core.driver.damage(layer.id, layer.parent)
     if broken and options.layer_mountable:
         # The layer cannot be read as it was meant before this is put right.
-        yield from (err.LayerDirectoryDamaged(f"layer {layer.id}: {text}") for text in broken)
+        where = called(layer)
+        yield from (err.LayerDirectoryDamaged(f"{where}: {text}") for text in broken)
         return
     whole = True
     if options.layer_digests and layer.diff.uncompressed_digest:
@@ -303,8 +298,9 @@ def _check_containers(
         found += report.images.get(container.image, ())
         if container.image not in report.images:
             found += report.read_only_images.get(container.image, ())
-        # What ails its layer ails the container: repair has to start with it.
-        found += report.layers.get(container.layer, ())
+        # What ails its layer ails the container: repair has to start with it. The original does not
+        # say so, and the words of what it does say stay as they are.
+        found += report.layers.get(container.layer, ()) if not found else ()
         # The original does not notice this one (semantics §6.3, C4); an operator wants to know.
         if state.layer(container.layer) is None:
             found.append(err.LayerMissing(f"layer {container.layer}"))
@@ -333,7 +329,10 @@ def repair(core: Core, report: Report, remove_containers: bool = True) -> list[E
         return [x for x, errors in found.items() if any(id(e) not in settled for e in errors)]
 
     if remove_containers:
-        for id_ in broken(report.containers):
+        layers = set(broken(report.layers))
+        rest = (lookup.container(core.state, x) for x in core.state.ids(Kind.CONTAINER))
+        above = [x.id for x in rest if x.layer in layers]
+        for id_ in dict.fromkeys((*broken(report.containers), *above)):
             try:
                 deletion.container(core, id_)
             except (err.ContainerUnknown, err.NotAContainer):
@@ -357,7 +356,8 @@ def repair(core: Core, report: Report, remove_containers: bool = True) -> list[E
         except (err.LayerUnknown, err.NotALayer):
             pass
         except err.StorageError as error:
-            refusals.append(_about(f"deleting layer {id_}", error))
+            # Once for each finding: the original tries to delete the layer anew for every one.
+            refusals += [_about(f"deleting layer {id_}", error)] * len(report.layers[id_])
     _withdraw_unknown(core, [x for x in report.layers if core.state.layer(x) is None])
     return refusals
 

@@ -6,6 +6,9 @@ whole seconds.
 The root directory itself is not compared. Each difference is one line:
 
     -/gone   +/extra   +/extra-dir/   /changed(mode:0644￫0600,mtime:0x5e0d5da5￫0x3a4fc880)
+
+A directory in the place of something else, or the reverse, is one that is gone and one that is
+extra. Types are the numbers of tar's letters for them.
 """
 
 from __future__ import annotations
@@ -26,6 +29,14 @@ if TYPE_CHECKING:
     from cstorage.store.core import Core
 
 _ARROW = "\uffeb"
+_TYPE_FLAGS = {
+    stat.S_IFREG: ord("0"),
+    stat.S_IFLNK: ord("2"),
+    stat.S_IFCHR: ord("3"),
+    stat.S_IFBLK: ord("4"),
+    stat.S_IFDIR: ord("5"),
+    stat.S_IFIFO: ord("6"),
+}
 
 
 class Node(NamedTuple):
@@ -109,17 +120,24 @@ def changes(want: Node, have: Node, ignored: frozenset[str] = frozenset()) -> st
     ignored |= want.unrecorded
     parts = []
     if want.type != have.type and "type" not in ignored:
-        parts.append(f"filetype:{want.type >> 12:o}{_ARROW}{have.type >> 12:o}")
+        old_type, new_type = (_TYPE_FLAGS.get(node.type, ord("?")) for node in (want, have))
+        parts.append(f"filetype:{old_type}{_ARROW}{new_type}")
     for name, old, new in (("uid", want.uid, have.uid), ("gid", want.gid, have.gid)):
         if old != new and "owner" not in ignored:
             parts.append(f"{name}:{old}{_ARROW}{new}")
     if want.size != have.size and stat.S_IFREG in (want.type, have.type):
         parts.append(f"size:{want.size}{_ARROW}{have.size}")
-    if want.mode != have.mode and have.type != stat.S_IFLNK and "mode" not in ignored:
+    links = want.type == have.type == stat.S_IFLNK  # whose modes mean nothing
+    if want.mode != have.mode and not links and "mode" not in ignored:
         parts.append(f"mode:{want.mode:04o}{_ARROW}{have.mode:04o}")
     if want.mtime_s != have.mtime_s and "time" not in ignored:
         parts.append(f"mtime:0x{want.mtime_s:x}{_ARROW}0x{have.mtime_s:x}")
     return ",".join(parts)
+
+
+def _same_kind(one: Node, other: Node) -> bool:
+    """Whether both are directories, or neither is."""
+    return (one.type == stat.S_IFDIR) == (other.type == stat.S_IFDIR)
 
 
 def ignored_attributes(core: Core) -> frozenset[str]:
@@ -187,14 +205,13 @@ def differences(core: Core, state: State, layer: Layer) -> list[str]:
     for path in want.keys() | have.keys():
         text = "/" + path.decode("utf-8", "backslashreplace")
         old, new = want.get(path), have.get(path)
-        if new is None:
-            assert old is not None
-            found.append((path, f"-{text}{'/' if old.type == stat.S_IFDIR else ''}"))
-        elif old is None:
-            if compared.surplus(path):
-                found.append((path, f"+{text}{'/' if new.type == stat.S_IFDIR else ''}"))
-        else:
+        if old is not None and new is not None and _same_kind(old, new):
             changed = changes(old, new, ignored)
             if changed:
                 found.append((path, f"{text}({changed})"))
-    return [line for _, line in sorted(found)]
+            continue
+        if old is not None:
+            found.append((path, f"-{text}{'/' if old.type == stat.S_IFDIR else ''}"))
+        if new is not None and (old is not None or compared.surplus(path)):
+            found.append((path, f"+{text}{'/' if new.type == stat.S_IFDIR else ''}"))
+    return [line for _, line in sorted(found, key=lambda each: each[0])]

@@ -30,7 +30,7 @@ def _userdata(core: Core, root: Path, kind: str, key: str) -> Path:
 
     folder = Path(root) / f"{core.driver.name}-{kind}"
     path = Path(os.path.normpath(folder / key.lstrip("/") / "userdata"))
-    if folder not in path.parents or "\0" in key or path.parent == folder:
+    if folder not in path.parents or "\0" in key:
         raise InvalidID(
             f"{key!r} names a directory outside {folder}",
             hint="use an ID without .. components",

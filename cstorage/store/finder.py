@@ -5,6 +5,7 @@ See ``store`` for what ``key`` may be.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 from cstorage.errors import ContainerUnknown, LayerUnknown
@@ -13,6 +14,7 @@ from cstorage.store import lookup
 from journal.plain import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from cstorage.store.catalogue import Catalogue
     from cstorage.store.core import Core
 
 
@@ -31,8 +33,26 @@ class Finder:
         self._core = core
 
     def layers(self) -> Iterator[Layer]:
-        """All layers in creation order, volatile ones last, then those of additional stores."""
-        return self._core.view.layers()
+        """All layers in creation order, volatile ones last, then those of additional stores.
+
+        With an image store those that are in it come after the others, before volatile ones.
+        """
+        return self._listed(self._core.view)
+
+    def _listed(self, catalogue: Catalogue) -> Iterator[Layer]:
+        found = catalogue.layers()
+        if not self._core.location.image_store:
+            return found
+        # Where a layer is only its tree tells: records of both places are in one journal.
+        return iter(sorted(found, key=self._place))
+
+    def _place(self, layer: Layer) -> int:
+        if layer.read_only:
+            return 3
+        if layer.volatile:
+            return 2
+        shelf = os.path.join(self._core.location.image_store, "")
+        return int(self._core.driver.content_root(layer.id).startswith(shelf))
 
     def images(self) -> Iterator[Image]:
         """All images in creation order, then those of additional stores."""
@@ -68,7 +88,7 @@ class Finder:
             state = catalogue.primary
             boxes = [state.container(id_) for id_ in state.ids(Kind.CONTAINER) if containers]
             return Lists(
-                list(catalogue.layers()) if layers else [],
+                list(self._listed(catalogue)) if layers else [],
                 list(catalogue.images()) if images else [],
                 [box for box in boxes if box is not None],
             )

@@ -16,7 +16,7 @@ from journal.plain import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cstorage.model import Layer
+    from cstorage.model import Item, Layer
     from cstorage.store.core import Core
 
 _PIECE = 1 << 20
@@ -36,37 +36,49 @@ class _Hasher:
         return len(data)
 
 
+def called(item: Item) -> str:
+    """What findings call an item."""
+    place = "read-only " if getattr(item, "read_only", False) else ""
+    return f"{place}{type(item).__name__.lower()} {item.id}"
+
+
 def findings(core: Core, layer: Layer) -> Iterator[err.CheckError]:
     """What is wrong with the archive of a layer that has an uncompressed digest recorded.
 
-    ``LayerFileChanged`` for each file that was changed or is gone; ``LayerIncorrectContentDigest``
-    for the archive as a whole, ``LayerIncorrectContentSize`` after it; a plain ``CheckError`` for
-    what keeps the archive from being made at all (no tree, unreadable files).
+    ``LayerFileChanged`` for each file that was changed or is gone, after one for the archive, which
+    ends at the first of them; ``LayerIncorrectContentDigest`` for the archive as a whole,
+    ``LayerIncorrectContentSize`` after it; a plain ``CheckError`` for what keeps the archive from
+    being made at all (no tree, unreadable files).
     """
     from cstorage.model import Compression
     from cstorage.store import diffs
 
     sink = _Hasher()
+    where = called(layer)
     try:
         diffs.write(core, layer.id, sink, compression=Compression.NONE)
     except (err.ArchiveError, ContentDamaged) as error:
         named = list(changed_files(core, layer))
-        if not named and isinstance(error, err.ContentChanged):
+        whole = not isinstance(error, err.ContentChanged) or isinstance(error, err.ArchiveChanged)
+        if not named and not whole:
             named = [str(error)]
+        # The original reads on where its archive broke off, and says once more what it met there.
+        for text in named[:1]:
+            trailer = "consume any trailer after the EOF marker"
+            yield err.LayerFileChanged(f"layer {layer.id}: {trailer}: {text}")
         for text in named:
-            yield err.LayerFileChanged(f"layer {layer.id}: {text}")
+            yield err.LayerFileChanged(f"{where}: {text}")
         if not named:
-            yield err.LayerIncorrectContentDigest(f"layer {layer.id}: {error}")
+            yield err.LayerIncorrectContentDigest(f"{where}: {error}")
         return
     except (err.StorageError, OSError) as error:
-        yield err.CheckError(f"layer {layer.id}: {error}")
+        yield err.CheckError(f"{where}: {error}")
         return
     if f"sha256:{sink.sha256.hexdigest()}" != layer.diff.uncompressed_digest:
-        yield err.LayerIncorrectContentDigest(f"layer {layer.id}")
+        yield err.LayerIncorrectContentDigest(where)
     if layer.diff.uncompressed_size not in (-1, sink.size):
         yield err.LayerIncorrectContentSize(
-            f"layer {layer.id}: read {sink.size} bytes instead of "
-            f"{layer.diff.uncompressed_size} bytes"
+            f"{where}: read {sink.size} bytes instead of {layer.diff.uncompressed_size} bytes"
         )
 
 

@@ -10,7 +10,7 @@ import journal as journal_api
 from cstorage.config import StoreOptions
 from cstorage.drivers.options import canonical
 from cstorage.drivers.registry import open_driver, select
-from cstorage.errors import IncompleteOptions, StoreIsReadOnly, StoreNotFound
+from cstorage.errors import IncompleteOptions, StorageError, StoreIsReadOnly, StoreNotFound
 from cstorage.store.core import Core, Location
 from cstorage.store.reading import translated
 from cstorage.store.store import Store
@@ -55,8 +55,9 @@ def open_store(
 
     A store that this process has open with the same roots, driver, reason, program and retention is
     returned again, whatever else is asked for; close it as often as it was opened. Raises
-    ``IncompleteOptions``, ``ConfigError``, ``DriverError``, ``StoreDamaged``, ``StoreIsReadOnly``;
-    with ``read_only`` or ``at`` ``StoreNotFound``, with ``at`` ``NotInHistory``.
+    ``IncompleteOptions``, ``ConfigError``, ``DriverError``, ``StoreDamaged``, ``StoreIsReadOnly``,
+    a plain ``StorageError`` where a root cannot be made; with ``read_only`` or ``at``
+    ``StoreNotFound``, with ``at`` ``NotInHistory``.
     """
     base = options or StoreOptions()
     chosen = base._replace(
@@ -158,15 +159,16 @@ def _open(
     taking_over: bool,
     at: Moment | None = None,
 ) -> Store:
+    roots = (graph, run, *([Path(options.image_store)] if options.image_store else []))
+    if not options.driver:  # looking for one that works writes into the roots, whose modes are ours
+        _make_roots(roots, read_only)
     name = select(
         graph, run, options.driver, options=options.driver_options, priority=options.driver_priority
     )
     graph_driver = open_driver(
         name, graph, run, options=options.driver_options, image_store=options.image_store
     )
-    for root in (graph, run, *([Path(options.image_store)] if options.image_store else [])):
-        if not root.is_dir():
-            _make_root(root, read_only)
+    _make_roots(roots, read_only)
     location = Location(
         graph,
         run,
@@ -194,10 +196,29 @@ def _open(
     return Store(core)
 
 
-def _make_root(root: Path, read_only: bool) -> None:
-    if read_only:
-        raise StoreNotFound(f"there is no store at {root}")
-    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+def _make_roots(roots: Sequence[Path], read_only: bool) -> None:
+    for root in roots:
+        if root.is_dir():
+            continue
+        if read_only:
+            raise StoreNotFound(f"there is no store at {root}")
+        _make_root(root)
+
+
+def _make_root(root: Path) -> None:
+    try:
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        place = root
+        while not os.path.lexists(place):
+            place = place.parent
+        if place.is_dir():
+            raise StorageError(f"mkdir {error.filename}: {_cause(error)}") from error
+        raise StorageError(f"mkdir {place}: not a directory") from error
+
+
+def _cause(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()
 
 
 def journal_folder(graph_root: Path, driver: str) -> Path:

@@ -278,3 +278,17 @@ def test_a_tree_deeper_than_stack_and_descriptors_is_walked(tmp_path: Path) -> N
 
         remove_in(top, b"d")
         os.close(top)
+
+
+def test_what_a_directory_no_longer_has_comes_after_what_it_has(tmp_path: Path) -> None:
+    pair = Pair(tmp_path)
+    for name in ("f", "g"):
+        (pair.new / "d" / name).unlink()
+    (pair.new / "d" / "m").touch()
+    (pair.new / "top").unlink()
+    (pair.new / "z").touch()
+    pair.reset_times()
+    assert pair.changes() == [
+        Change(b"/d", C), Change(b"/d/m", A), Change(b"/d/f", D), Change(b"/d/g", D),
+        Change(b"/z", A), Change(b"/top", D),
+    ]  # fmt: skip

@@ -11,6 +11,8 @@ from command_line import archive
 
 from cstorage.cli import progress
 from cstorage.cli.invocation import Output
+from cstorage.errors import StorageError
+from cstorage.store.store import Store
 
 ID = re.compile("[0-9a-f]{64}")
 
@@ -166,7 +168,7 @@ class TestCreating:
                 'expected ["uint32:uint32:uint32"]: ["0:-1:2"]',
             ),
             (
-                ["--subuidmap", "nobody-has-this-name"],
+                ["--subuidmap", "nobody-has-this-name", "--uidmap", "0:1"],
                 'no subuid ranges found for user "nobody-has-this-name" in /etc/subuid',
             ),
         ],
@@ -329,10 +331,14 @@ class TestData:
             (("get-container-run-dir", "c"), "run/vfs-containers/c/userdata"),
             (("get-image-dir", "nonsense"), "graph/vfs-images/nonsense/userdata"),
             (("get-image-run-dir", "nonsense"), "run/vfs-images/nonsense/userdata"),
+            (("get-image-dir", "a//b/../c"), "graph/vfs-images/a/c/userdata"),
+            (("get-image-dir", ""), "graph/vfs-images/userdata"),
+            (("get-image-run-dir", "."), "run/vfs-images/userdata"),
         ):
             assert cli.ok(*command) == f"{tmp_path}/{path}\n"
             assert (tmp_path / path).stat().st_mode & 0o7777 == 0o700
         assert cli("get-container-dir", "nosuch") == (1, b"", b"container not known\n")
+        assert cli("get-image-dir", "../x").status == 1
 
 
 class TestDeleting:
@@ -396,3 +402,20 @@ class TestDeleting:
         assert cli.ok("wipe") == ""
         assert cli.ok("layers") == cli.ok("images") == cli.ok("storage-layers") == ""
         assert cli.ok("wipe", "--json") == '""\n'
+
+    def test_failures_of_store_wide_commands(self, cli, monkeypatch):
+        """As JSON an error is an empty object, and nothing is said beside it."""
+
+        def refuse(*_):
+            raise StorageError("no")
+
+        for method in ("wipe", "dedup", "garbage_collect"):
+            monkeypatch.setattr(Store, method, refuse)
+        for command in ("wipe", "dedup"):
+            assert cli(command) == (1, b"", f"{command}: no\n".encode())
+            assert cli(command, "--json") == (1, b"{}\n", b"")
+        cli.ok("mount", "con")
+        assert cli("gc", "--json") == (
+            1, b"", b"shutdown: a layer is mounted: layer is in use by a container\nno\n",
+        )  # fmt: skip
+        assert cli.ok("mounted", "con") == ""

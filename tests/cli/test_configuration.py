@@ -118,6 +118,28 @@ def test_refused_options_have_the_words_that_scripts_know(cli, tmp_path):
     )
 
 
+def test_the_roots_are_private_also_where_no_driver_is_named(cli, tmp_path):
+    """Looking for a driver that works used to make them first, for everybody to read."""
+    for name, driver in (("named", ("-s", "vfs")), ("found", ())):
+        roots = ("-g", f"{tmp_path}/{name}/graph", "-R", f"{tmp_path}/{name}/run")
+        assert cli.bare(*roots, *driver, "layers") == (0, b"", b"")
+        for root in ("graph", "run"):
+            assert (tmp_path / name / root).stat().st_mode & 0o7777 == 0o700
+
+
+def test_roots_that_cannot_be_made(cli, tmp_path):
+    (tmp_path / "file").touch()
+    for graph, run, problem in (
+        ("file", "run", "{}/file: not a directory"),
+        ("file/sub", "run", "{}/file: not a directory"),
+        ("graph", "file", "{}/file: not a directory"),
+        ("/proc/nope/x", "run", "/proc/nope: no such file or directory"),
+    ):
+        text = f"error initializing: mkdir {problem.format(tmp_path)}\n"
+        roots = ("-g", str(tmp_path / graph), "-R", str(tmp_path / run), "-s", "vfs")
+        assert cli.bare(*roots, "layers") == (1, text.encode(), b"")
+
+
 @pytest.mark.parametrize(
     ("storage", "options", "problem"),
     [

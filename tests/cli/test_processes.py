@@ -333,5 +333,12 @@ class TestNamespaces:
                 capture_output=True, timeout=60, check=False,
             )  # fmt: skip
             assert (done.returncode, done.stdout) == (0, b"0\n")
-            assert b'ranges set aside for user \\"12345\\" in /etc/subuid' in done.stderr
+            said = [line.partition(b" level=")[2].decode() for line in done.stderr.splitlines()]
+            whose = r"subuid mappings for user \"12345\" and subgid mappings for group \"12345\""
+            none = r"no subuid ranges found for user \"12345\" in /etc/subuid"
+            assert said == [
+                f'warning msg="Reading allowed ID mappings: reading {whose}: {none}"',
+                r'warning msg="Found no UID ranges set aside for user \"12345\" in /etc/subuid."',
+                r'warning msg="Found no GID ranges set aside for user \"12345\" in /etc/subgid."',
+            ]
             assert os.stat(f"{home}/g").st_uid == OTHER

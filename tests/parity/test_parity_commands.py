@@ -59,8 +59,10 @@ def test_dedup_counts_bytes_and_knows_its_methods(cli: Program) -> None:
     assert cli.ok("dedup", "--json", "--hash-method", "sha256") == '{"Deduped":0}\n'
     cli.ok("import-layer", "--id", "base", stdin=archive(("f", b"data")))
     cli.ok("create-image", "base")
-    wrong = cli("dedup", "--hash-method", "foo")
-    assert (wrong.status, wrong.errors) == (1, "invalid hash method: foo\n")
+    for method in ("foo", ""):
+        for flags in ((), ("--json",)):
+            wrong = cli("dedup", *flags, "--hash-method", method)
+            assert wrong == (1, b"", f"invalid hash method: {method}\n".encode())
 
 
 def test_copy_takes_json_and_prints_nothing(cli: Program, tmp_path: Path) -> None:

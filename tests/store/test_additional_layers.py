@@ -197,7 +197,7 @@ def test_a_linked_layer_whose_blob_or_tree_is_gone_is_found(linked, place):
     with pytest.raises(ContentChanged, match="recorded was"):
         diff_of(linked, "mine", compression=Compression.NONE)
     (finding,) = linked.check().layers["mine"]
-    assert isinstance(finding, LayerIncorrectContentDigest)
+    assert type(finding) is LayerIncorrectContentDigest
     (entry / "blob").unlink()
     shutil.rmtree(entry / "diff")
     assert linked.check().layers["mine"]

@@ -279,6 +279,19 @@ def test_split_store_puts_images_aside(place, driver):
     assert os.listdir(apart / "trash") == os.listdir(apart / "staging") == []
 
 
+def test_a_split_store_lists_its_own_layers_before_those_put_aside(place):
+    """cli §3.1: regular layers, those of the image store, volatile ones."""
+    store = place.open(image_store=str(place.base / "apart"))
+    store.create_layer("a1", writable=False)
+    store.create_layer("g1")
+    box = store.create_container("", volatile=True)
+    store.create_layer("a2", writable=False)
+    store.create_layer("g2")
+    expected = ["g1", "g2", "a1", "a2", box.layer]
+    assert ids(store.layers()) == expected
+    assert ids(store.multi_list(layers=True).layers) == expected
+
+
 def test_split_store_with_images_of_the_graph_root(place):
     """Row 168. They are listed and deletable; a change of names moves them over."""
     with place.open() as before:
