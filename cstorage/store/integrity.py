@@ -45,8 +45,8 @@ def called(item: Item) -> str:
 def findings(core: Core, layer: Layer) -> Iterator[err.CheckError]:
     """What is wrong with the archive of a layer that has an uncompressed digest recorded.
 
-    ``LayerFileChanged`` for each file that was changed or is gone, after one for the archive, which
-    ends at the first of them; ``LayerIncorrectContentDigest`` for the archive as a whole,
+    ``LayerFileChanged`` for each file that was changed or is gone, and one more for the archive,
+    which ends at the first of them; ``LayerIncorrectContentDigest`` for the archive as a whole,
     ``LayerIncorrectContentSize`` after it; a plain ``CheckError`` for what keeps the archive from
     being made at all (no tree, unreadable files).
     """
@@ -62,12 +62,11 @@ def findings(core: Core, layer: Layer) -> Iterator[err.CheckError]:
         whole = not isinstance(error, err.ContentChanged) or isinstance(error, err.ArchiveChanged)
         if not named and not whole:
             named = [str(error)]
-        # The original reads on where its archive broke off, and says once more what it met there.
-        for text in named[:1]:
-            trailer = "consume any trailer after the EOF marker"
-            yield err.LayerFileChanged(f"layer {layer.id}: {trailer}: {text}")
-        for text in named:
+        for number, text in enumerate(named):
             yield err.LayerFileChanged(f"{where}: {text}")
+            if number == 0:  # the archive breaks off here, which the original tells twice
+                trailer = "consume any trailer after the EOF marker"
+                yield err.LayerFileChanged(f"layer {layer.id}: {trailer}: {text}")
         if not named:
             yield err.LayerIncorrectContentDigest(f"{where}: {error}")
         return

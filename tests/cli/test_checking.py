@@ -58,7 +58,7 @@ def alter(path, data: bytes) -> None:
 def test_a_changed_file_is_told_twice_as_the_archive_is_read_to_its_end(cli, tree):
     alter(tree / "f", b"HELLO")
     failed = 'file integrity checksum failed for "./f"'
-    twice = [f"layer l1: consume any trailer after the EOF marker: {failed}", f"layer l1: {failed}"]
+    twice = [f"layer l1: {failed}", f"layer l1: consume any trailer after the EOF marker: {failed}"]
     found = report(layer_l1=twice, image_i1=twice)
     for flags in ((), ("-q",)):
         assert cli("check", *flags) == (1, found.encode(), counts(1, 1).encode())
@@ -71,7 +71,7 @@ def test_a_changed_file_is_told_twice_as_the_archive_is_read_to_its_end(cli, tre
 def test_a_file_that_is_gone_is_told_in_the_same_way(cli, tree):
     (tree / "d/g").unlink()
     gone = f"open {tree}/d/g: no such file or directory"
-    twice = [f"layer l1: consume any trailer after the EOF marker: {gone}", f"layer l1: {gone}"]
+    twice = [f"layer l1: {gone}", f"layer l1: consume any trailer after the EOF marker: {gone}"]
     assert cli("check").text == report(layer_l1=twice, image_i1=twice)
 
 
@@ -239,8 +239,8 @@ def test_findings_of_additional_stores_say_so(cli, tree, tmp_path):
     )  # fmt: skip
     failed = 'file integrity checksum failed for "./f"'
     twice = [
-        f"layer l1: consume any trailer after the EOF marker: {failed}",
         f"read-only layer l1: {failed}",
+        f"layer l1: consume any trailer after the EOF marker: {failed}",
     ]
     found = report(**{"read-only layer l1": twice, "read-only image i1": twice}).encode()
     assert cli.bare(*beside, "check") == (1, found, counts(1, 1, read_only=True).encode())

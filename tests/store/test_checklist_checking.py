@@ -408,7 +408,7 @@ def test_ages_are_measured_from_creation(store):
 
 
 def test_every_changed_file_is_named_and_the_finding_is_the_originals(full):
-    """Row 179: each file that is not what was imported, after where the archive breaks off."""
+    """Row 179: each file that is not what was imported, and where the archive breaks off."""
     for name, text in (("usr/bin/tool", b"#!/bin/no"), ("etc/passwd", b"longer than before" * 9)):
         with open(own(full, "base", name), "r+b") as file:
             file.write(text)
@@ -419,8 +419,8 @@ def test_every_changed_file_is_named_and_the_finding_is_the_originals(full):
     assert [str(error) for error in found] == [
         f"layer base: {what}"
         for what in (
-            "consume any trailer after the EOF marker: "
             'file integrity checksum failed for "etc/passwd"',
+            "consume any trailer after the EOF marker: "
             'file integrity checksum failed for "etc/passwd"',
             f"open {own(full, 'base', 'home/user/note')}: no such file or directory",
             'file integrity checksum failed for "usr/bin/tool"',
@@ -438,7 +438,7 @@ def test_a_changed_file_is_named_as_its_archive_spells_it(store, tmp_path):
     store.create_image("img", layer="base")
     with open(own(store, "base", "sub/file"), "r+b") as file:
         file.write(b"two")
-    *_, finding = store.check().layers["base"]
+    finding, *_ = store.check().layers["base"]
     assert str(finding) == 'layer base: file integrity checksum failed for "./sub/file"'
 
 
@@ -446,7 +446,7 @@ def test_without_a_manifest_the_first_changed_file_is_named(full):
     full._core.content.path(full.layer("base").diff.manifest).unlink()
     with open(own(full, "base", "usr/bin/tool"), "r+b") as file:
         file.write(b"#!/bin/no")
-    _, finding, list_gone = full.check().layers["base"]
+    finding, _, list_gone = full.check().layers["base"]
     assert type(finding) is err.LayerFileChanged
     assert "usr/bin/tool" in str(finding)
     assert type(list_gone) is err.LayerFileListDamaged
