@@ -50,6 +50,15 @@ def _words(step: Step) -> list[str]:
     return [arg if isinstance(arg, str) else arg.ours for arg in step.args]
 
 
+_LOST_HERE = re.compile(
+    r"no layer has the short name [<\w>]+"
+    r"(; a parent of this layer is missing from the store; run check)?"
+)
+_LOST_THERE = re.compile(
+    r'creating overlay mount to \S+, mount_data=\\?"[^"]*": no such file or directory'
+)
+
+
 ABSENT = frozenset(
     {
         "applydiff-using-staging-dir", "check", "config", "create-storage-layer", "dedup", "gc",
@@ -241,10 +250,32 @@ def _mount_image_vfs(step: Step, ours: Shown, theirs: Shown) -> tuple[Shown, Sho
     return _mounted_only_here(step, ours, theirs, f"{words} while mounting .*")
 
 
+def _lost_by_name(key: str, ours: Shown, theirs: Shown) -> Shown:
+    """``theirs`` with our words for a layer found by its name whose parent was deleted."""
+    name = re.escape(key)
+    forms = (
+        (rf"^(?P<text>{{}}) while mounting {name}$"),
+        (rf'(?<={{{{"id":"{name}","mountpoint":"","error":")(?P<text>{{}})(?=")'),
+    )
+    for form in forms:
+        lost = re.search(form.format(_LOST_HERE.pattern), "\n".join(ours[1:]), re.M)
+        if lost is None:
+            continue
+        words = form.format(rf"(?:stat|open) ROOT/\S*/{name}(?:/link)?: no such file or directory")
+        theirs = Shown(
+            theirs.exit,
+            *(re.sub(words, lambda _, text=lost[0]: text, part, flags=re.M) for part in theirs[1:]),
+        )
+    return theirs
+
+
 @_rule("mount-by-name")
 def _mount_by_name(step: Step, ours: Shown, theirs: Shown) -> tuple[Shown, Shown]:
     missing = r"(?:stat|open) ROOT/\S*?/(?P<key>[^/]*)(?:/link)?: no such file or directory"
     refusal = rf"{missing} while mounting (?P=key)"
+    if step.command == "mount" and step.driver == "overlay":
+        for key in _words(step):
+            theirs = _lost_by_name(key, ours, theirs)
     return _mounted_only_here(step, ours, theirs, refusal)
 
 
@@ -313,6 +344,14 @@ def _foreign_driver_options(step: Step, ours: Shown, theirs: Shown) -> tuple[Sho
     return ours, theirs
 
 
+@_rule("shown-whiteouts")
+def _shown_whiteouts(step: Step, ours: Shown, theirs: Shown) -> tuple[Shown, Shown]:
+    logged = theirs.stderr.replace("<log>\n", "")
+    if step.command == "copy" and step.driver == "overlay" and theirs.stderr.startswith("<log>"):
+        return ours, theirs._replace(stderr=logged)
+    return ours, theirs
+
+
 @_rule("copy-words")
 def _copy_words(step: Step, ours: Shown, theirs: Shown) -> tuple[Shown, Shown]:
     if step.command != "copy" or ours.exit != theirs.exit:
@@ -324,14 +363,6 @@ def _copy_words(step: Step, ours: Shown, theirs: Shown) -> tuple[Shown, Shown]:
     left, right = start.match(ours.stderr), start.match(theirs.stderr)
     if left and right and left[0] == right[0]:
         return ours, theirs._replace(stderr=ours.stderr)
-    return ours, theirs
-
-
-@_rule("shown-whiteouts")
-def _shown_whiteouts(step: Step, ours: Shown, theirs: Shown) -> tuple[Shown, Shown]:
-    logged = theirs.stderr.replace("<log>\n", "")
-    if step.command == "copy" and step.driver == "overlay" and theirs.stderr.startswith("<log>"):
-        return ours, theirs._replace(stderr=logged)
     return ours, theirs
 
 
@@ -364,23 +395,17 @@ def _import_order(step: Step, ours: Shown, theirs: Shown) -> tuple[Shown, Shown]
     return ours, theirs
 
 
-_LOST_HERE = re.compile(
-    r"no layer has the short name [<\w>]+"
-    r"(; a parent of this layer is missing from the store; run check)?"
-)
-_LOST_THERE = re.compile(
-    r'creating overlay mount to \S+, mount_data=\\?"[^"]*": no such file or directory'
-)
-
-
 def _same_loss(step: Step, ours: Shown, theirs: Shown) -> bool:
     """Whether both say, each in its words, that a layer cannot be mounted without its parent."""
-    mine, other = (
-        Shown(shown.exit, *(words.sub("<lost>", text) for text in shown[1:]))
-        for shown, words in ((ours, _LOST_HERE), (theirs, _LOST_THERE))
-    )
-    if other == theirs:
+    if not any(map(_LOST_THERE.search, theirs[1:])):
         return False
+    mine, other = (  # theirs may have our words by now, see `mount-by-name`
+        Shown(
+            shown.exit,
+            *(_LOST_HERE.sub("<lost>", _LOST_THERE.sub("<lost>", text)) for text in shown[1:]),
+        )
+        for shown in (ours, theirs)
+    )
     other = other._replace(stderr=other.stderr.replace("<log>\n", ""))
     if step.command == "mount":  # of an image: refused before it comes to mounting
         for key in _words(step):
