@@ -475,7 +475,7 @@ PLANTED = {
 }
 
 #: So many sequences must be enough to notice any of them.
-_NOTICED_WITHIN = 60
+_NOTICED_WITHIN = 150
 
 
 @pytest.mark.timeout(0)
