@@ -32,8 +32,9 @@ from journal.plain import TYPE_CHECKING, Any, BinaryIO
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_CHUNK = 1 << 19  # decoded bytes handed around at a time
-_DEPTH = 32  # chunks ahead: enough that a thread which the scheduler lets wait stops no other
+_CHUNK = 1 << 20  # decoded bytes handed around at a time
+_AHEAD = 1 << 20  # received bytes decoded at a time
+_DEPTH = 16  # chunks ahead: enough that a thread which the scheduler lets wait stops no other
 _RATIO_FLOOR = 16 << 20
 _HOLES_MAX = 4 << 30  # zeros hashed per archive; beyond, sparse files stay without digest
 _SHA256 = "sha256:"
@@ -146,15 +147,18 @@ class _Run:
         self._digests = Consumer(self._digest, _DEPTH, "archive-digest")
         self._stages.append(self._digests)
         self._extractor: Extractor | None = None
-        self._recipe = RecipeWriter(recipe) if recipe is not None else None
-        self._manifest = ManifestWriter(manifest) if manifest is not None else None
         self._expanded = 0
         try:
-            self._decoder = Decompressor(source, self._raw_digester() if self._hash_raw else None)
+            self._decoder = Decompressor(
+                source, self._raw_digester() if self._hash_raw else None, ahead=_AHEAD
+            )
             plain = self._decoder.compression == Compression.NONE
             self._hash_decoded = not plain and not options.uncompressed_digest.startswith(_SHA256)
             self._ahead = Producer(self._decode, _DEPTH, "archive-decode")
             self._stages.append(self._ahead)
+            # Decoding has begun: what is imported from here on costs no time.
+            self._recipe = RecipeWriter(recipe) if recipe is not None else None
+            self._manifest = ManifestWriter(manifest) if manifest is not None else None
             self._reader = TarReader(self._next_chunk)
             self._content = _ContentStream(
                 self._reader,
