@@ -128,7 +128,9 @@ def prepare(
     ``parent`` stands for the parent while that is itself unpublished.
     """
     try:
-        return core.driver.prepare(_plan(base, id_, request), work.path, parent)
+        prepared = core.driver.prepare(_plan(base, id_, request), work.path, parent)
+        prepared.guards = work.guards
+        return prepared
     except DriverError as error:
         kind = "read-write" if request.writable else "read-only"
         text = f"creating {kind} layer with ID {go_quote(id_)}: {error}"
