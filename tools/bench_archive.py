@@ -20,7 +20,8 @@ Rules of this programme:
   less by whatever else the machine does, and so is the better ratio when it is busy.
 * ``image``: eight layers of one image, applied to a chain of layers all at once or one after
   another, on two processors.
-* Memory is the largest resident set of the process or of a process it waited for.
+* Memory is the largest resident set of the process plus those of its children (``image``: the
+  largest of all). What two of them share, as an import and its builder do, counts twice.
 * A contender that is not installed or cannot read a format is left out, and that is said.
 * Corpora: ``debian`` (debootstrap, minbase, where that works; else ``/usr``), ``small`` (50 000
   files of up to 4 KiB), ``huge`` (three files, 384 MiB, half of it incompressible).
@@ -35,6 +36,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import resource
 import shlex
 import shutil
@@ -42,8 +44,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -67,7 +70,7 @@ from cstorage.archive.apply import ApplyOptions, apply_layer
 root = os.open(sys.argv[3], os.O_RDONLY)
 with open(sys.argv[2], "rb", buffering=0) as source, open(sys.argv[4], "wb") as recipe, \
         open(sys.argv[5], "wb") as manifest:
-    apply_layer(source, root, ApplyOptions(), recipe=recipe, manifest=manifest)
+    apply_layer(source, root, ApplyOptions(), recipe=recipe, manifest=manifest, guards=())
 """
 _EXPORT = """
 import os, sys
@@ -85,8 +88,8 @@ _COMMAND = """
 import sys
 sys.path.insert(0, sys.argv.pop(1))
 sys.argv[0] = "cstorage"
-from cstorage.cli.main import main
-sys.exit(main())
+from cstorage.cli.main import entry
+entry()
 """
 
 
@@ -98,8 +101,39 @@ class Run(NamedTuple):
     memory: float
 
 
-def measure(command: list[str | Path], cwd: Path) -> Run:
-    """Run to the end; raises ``CalledProcessError`` if it fails."""
+class Family:
+    """Looks now and then for the largest resident sets of the children of a process."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._peaks: dict[str, int] = {}
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._ended.wait(0.02):
+            with suppress(OSError):
+                for task in os.listdir(f"/proc/{self._pid}/task"):
+                    listed = Path(f"/proc/{self._pid}/task/{task}/children").read_text()
+                    for child in listed.split():
+                        with suppress(OSError):
+                            text = Path(f"/proc/{child}/status").read_text()
+                            if found := re.search(r"VmHWM:\s+(\d+) kB", text):
+                                self._peaks[child] = int(found[1])
+
+    def end(self) -> float:
+        """Mebibytes of all of them together."""
+        self._ended.set()
+        self._thread.join()
+        return sum(self._peaks.values()) / 1024
+
+
+def measure(command: list[str | Path], cwd: Path, *, family: bool = True) -> Run:
+    """Run to the end; raises ``CalledProcessError`` if it fails.
+
+    ``family``: the children's memory is added; otherwise the largest counts.
+    """
     # Not all file systems: what others write elsewhere is nothing that a run waits for.
     subprocess.run(["sync", "-f", cwd], check=True)
     before = time.perf_counter()
@@ -107,13 +141,15 @@ def measure(command: list[str | Path], cwd: Path) -> Run:
         command, cwd=cwd, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
     assert process.stderr is not None
+    watch = Family(process.pid) if family else None
     message = process.stderr.read()
     _, status, usage = os.wait4(process.pid, 0)
     wall = time.perf_counter() - before
+    beside = watch.end() if watch is not None else 0.0
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command, stderr=message)
-    return Run(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+    return Run(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024 + beside)
 
 
 @contextmanager
@@ -393,7 +429,7 @@ def bench_chain(store: list[str | Path], layers: list[Path], work: Path, togethe
         measure([*store, "create-layer", "-i", f"l{index}", *parent], work)
         parent = [f"l{index}"]
     fill = [[*store, "applydiff", "-f", path, f"l{index}"] for index, path in enumerate(layers)]
-    return measure(on_two(shell(fill, together=together)), work)
+    return measure(on_two(shell(fill, together=together)), work, family=False)
 
 
 def left_out(name: str, error: subprocess.CalledProcessError) -> None:

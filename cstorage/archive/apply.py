@@ -18,8 +18,10 @@ import hashlib
 import os
 
 from cstorage.archive import header as tar
+from cstorage.archive.builder import Builder
 from cstorage.archive.compression import ByteSource, Decompressor
-from cstorage.archive.extract import Extractor
+from cstorage.archive.extract import Extractor, write_all
+from cstorage.archive.handover import SharingExtractor
 from cstorage.archive.manifest import Hasher, ManifestWriter
 from cstorage.archive.options import ApplyOptions, Limits, Progress
 from cstorage.archive.reader import Member, TarReader, shown
@@ -30,10 +32,11 @@ from cstorage.model import Compression, DiffSummary, Digest
 from journal.plain import TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-_CHUNK = 1 << 19  # decoded bytes handed around at a time
-_DEPTH = 32  # chunks ahead: enough that a thread which the scheduler lets wait stops no other
+_CHUNK = 1 << 20  # decoded bytes handed around at a time
+_AHEAD = 1 << 20  # received bytes decoded at a time
+_DEPTH = 16  # chunks ahead: enough that a thread which the scheduler lets wait stops no other
 _RATIO_FLOOR = 16 << 20
 _HOLES_MAX = 4 << 30  # zeros hashed per archive; beyond, sparse files stay without digest
 _SHA256 = "sha256:"
@@ -57,16 +60,13 @@ class _ContentStream:
             return
         view = self._reader.whole()
         if view is not None:
-            _write(fd, view)
-            if self._with_crc:
-                self.crc = crc64(view)
-            if self._hasher is not None:
-                self.digest = self._hasher(view).digest()
+            write_all(fd, view)
+            self._take(view)
             return
         running = self._hasher() if self._hasher is not None else None
         crc = 0
         for view in self._reader.views():
-            _write(fd, view)
+            write_all(fd, view)
             if self._with_crc:
                 crc = crc64(view, crc)
             if running is not None:
@@ -74,6 +74,23 @@ class _ContentStream:
         self.crc = crc
         if running is not None:
             self.digest = running.digest()
+
+    def _take(self, view: memoryview) -> None:
+        if self._with_crc:
+            self.crc = crc64(view)
+        if self._hasher is not None:
+            self.digest = self._hasher(view).digest()
+
+    def share(self, builder: Builder, size: int) -> int:
+        """Leave ``size`` bytes to ``builder``: where it finds them; negative if it cannot."""
+        reader = self._reader
+        chunk, at = reader.chunk, reader.at
+        if size > len(chunk) - at or (chunk is not builder.chunk and not builder.load(chunk)):
+            return -1
+        view = reader.whole()
+        assert view is not None
+        self._take(view)
+        return builder.base + at
 
     def _sparse(self, fd: int, member: Member) -> None:
         """Holes stay holes on disk; the digest is that of the expanded content."""
@@ -91,18 +108,11 @@ class _ContentStream:
                 hole -= piece
             os.lseek(fd, offset, os.SEEK_SET)
             for view in self._reader.views(length):
-                _write(fd, view)
+                write_all(fd, view)
                 if running is not None:
                     running.update(view)
             end = offset + length
         self.digest = running.digest() if running is not None else b""
-
-
-def _write(fd: int, view: memoryview) -> None:
-    written = os.write(fd, view)
-    while written < len(view):
-        view = view[written:]
-        written = os.write(fd, view)
 
 
 def apply_layer(
@@ -112,16 +122,20 @@ def apply_layer(
     *,
     recipe: BinaryIO | None = None,
     manifest: BinaryIO | None = None,
+    guards: Sequence[int] | None = None,
 ) -> DiffSummary:
     """Apply the archive in ``source`` (compressed or not) to the directory ``root_fd``.
 
     Writes the tar-split recipe to ``recipe`` and the per-file manifest to ``manifest`` if given.
+    With ``guards`` a second process may make files of the tree (``builder``). It ends before this
+    returns, or soon after this process died; until then it keeps these descriptors open, so that
+    locks on them keep others from cleaning up.
     Returns what is recorded about the archive, ``recipe`` and ``manifest`` keys left empty.
 
     Raises ``ArchiveError`` and its subclasses for the archive's faults, ``OSError`` for the
     machine's. After an error the tree is in an undefined state.
     """
-    run = _Run(source, root_fd, options, recipe, manifest)
+    run = _Run(source, root_fd, options, recipe, manifest, guards)
     try:
         return run.work()
     finally:
@@ -136,6 +150,7 @@ class _Run:
         options: ApplyOptions,
         recipe: BinaryIO | None,
         manifest: BinaryIO | None,
+        guards: Sequence[int] | None,
     ) -> None:
         self._options = options
         self._limits: Limits = options.limits
@@ -146,22 +161,29 @@ class _Run:
         self._digests = Consumer(self._digest, _DEPTH, "archive-digest")
         self._stages.append(self._digests)
         self._extractor: Extractor | None = None
-        self._recipe = RecipeWriter(recipe) if recipe is not None else None
-        self._manifest = ManifestWriter(manifest) if manifest is not None else None
         self._expanded = 0
         try:
-            self._decoder = Decompressor(source, self._raw_digester() if self._hash_raw else None)
+            self._decoder = Decompressor(
+                source, self._raw_digester() if self._hash_raw else None, ahead=_AHEAD
+            )
             plain = self._decoder.compression == Compression.NONE
             self._hash_decoded = not plain and not options.uncompressed_digest.startswith(_SHA256)
             self._ahead = Producer(self._decode, _DEPTH, "archive-decode")
             self._stages.append(self._ahead)
+            # Decoding has begun: what is imported from here on costs no time.
+            self._recipe = RecipeWriter(recipe) if recipe is not None else None
+            self._manifest = ManifestWriter(manifest) if manifest is not None else None
             self._reader = TarReader(self._next_chunk)
             self._content = _ContentStream(
                 self._reader,
                 self._manifest.hasher if self._manifest is not None else None,
                 crc=self._recipe is not None,
             )
-            self._extractor = Extractor(root_fd, options, self._content)
+            if guards is None:
+                self._extractor = Extractor(root_fd, options, self._content)
+            else:
+                share, builder = self._content.share, Builder(guards)
+                self._extractor = SharingExtractor(root_fd, options, self._content, share, builder)
         except BaseException:
             self.close()
             raise
@@ -219,6 +241,13 @@ class _Run:
     def work(self) -> DiffSummary:
         extractor = self._extractor
         assert extractor is not None
+        try:
+            return self._pass(extractor)
+        except Exception:
+            extractor.settle()  # an earlier entry may have an error, which then is the first
+            raise
+
+    def _pass(self, extractor: Extractor) -> DiffSummary:
         uids: set[int] = set()
         gids: set[int] = set()
         reader, content, recipe, manifest = (
@@ -227,12 +256,24 @@ class _Run:
             self._recipe,
             self._manifest,
         )
+        sharing = extractor if isinstance(extractor, SharingExtractor) else None
         empty = manifest.hasher().digest() if manifest is not None else b""
         while (member := reader.next()) is not None:
             content.crc = 0
             content.digest = empty
             if member.sparse is not None:
                 self._before_sparse(member, recipe)
+            path = sharing.hand_over(member) if sharing is not None else None
+            if path is not None:
+                if recipe is not None:
+                    recipe.member(member.segment, member.name, member.size, content.crc)
+                if manifest is not None:
+                    manifest.add((
+                        0, path, tar.REGTYPE, member.mode & 0o7777, member.uid, member.gid,
+                        member.size, member.mtime_ns, member.linkname, member.devmajor,
+                        member.devminor, (), content.digest,
+                    ))  # fmt: skip
+                continue
             path, mark = extractor.add(member)
             if b".wh." not in member.name or not _base(member.name).startswith(b".wh."):
                 uids.add(member.uid & 0xFFFFFFFF)

@@ -21,6 +21,7 @@ import ctypes
 import errno
 import os
 import stat
+import sys
 
 from journal.plain import TYPE_CHECKING, Any
 
@@ -33,6 +34,8 @@ RESOLVE_IN_ROOT = 0x10
 _SYS_OPENAT2 = 437  # the same number on every architecture (it is newer than their unification)
 _TRIES_MAX = 1000
 _SYMLINKS_MAX = 40  # the kernel's own bound on links followed in one resolution
+_GET_FLAGS = ord("f") << 8 | 1
+_FOLDS_CASE = 0x40000000
 _DEEP = 48  # descriptors held at once while removing a tree
 
 _PAYLOAD = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -319,6 +322,21 @@ def list_names(dir_fd: int) -> list[bytes]:
         return sorted(os.fsencode(name) for name in os.listdir(fd))
     finally:
         os.close(fd)
+
+
+def folds_case(dir_fd: int) -> bool:
+    """Whether names that differ in case are one in this directory (and so in new ones below it)."""
+    import fcntl
+
+    fd = os.open(b".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=dir_fd)
+    try:
+        size = ctypes.sizeof(ctypes.c_long)
+        flags = fcntl.ioctl(fd, 2 << 30 | size << 16 | _GET_FLAGS, bytes(size))
+    except OSError:
+        return False  # a file system without such flags
+    finally:
+        os.close(fd)
+    return bool(int.from_bytes(flags, sys.byteorder) & _FOLDS_CASE)
 
 
 def get_xattr(path: bytes | int, name: str, *, follow: bool = False) -> bytes | None:

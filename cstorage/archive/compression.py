@@ -251,13 +251,21 @@ class Decompressor:
     """Pull decoder: ``read`` returns decoded bytes; ``on_raw`` sees every raw byte once, in order.
 
     ``compression`` is known once constructed; ``raw_size`` counts the bytes taken from the source.
-    ``on_raw`` must not lead back to this object (``_Input`` says why).
+    ``on_raw`` must not lead back to this object (``_Input`` says why). ``ahead`` is how many bytes
+    are taken from the source at a time.
     """
 
-    def __init__(self, source: ByteSource, on_raw: Callable[[bytes], object] | None = None) -> None:
+    def __init__(
+        self,
+        source: ByteSource,
+        on_raw: Callable[[bytes], object] | None = None,
+        *,
+        ahead: int = CHUNK,
+    ) -> None:
+        self._ahead = ahead
         self._input = _Input(source, on_raw)
-        head = self._input.fresh(CHUNK)
-        while 0 < len(head) < BLOCK and (more := self._input.fresh(CHUNK)):
+        head = self._input.fresh(self._ahead)
+        while 0 < len(head) < BLOCK and (more := self._input.fresh(self._ahead)):
             head += more
         self.compression = detect(head)
         self._input.head = head
@@ -291,12 +299,12 @@ class Decompressor:
             decoder = self._decoder
             assert decoder is not None
             if decoder.eof:
-                rest = decoder.unused_data or self._input.fresh(CHUNK)
+                rest = decoder.unused_data or self._input.fresh(self._ahead)
                 if self.compression == Compression.XZ:
                     rest = self._skip_xz_padding(rest)
                 if not rest:
                     return b""
-                while len(rest) < 6 and (more := self._input.fresh(CHUNK)):
+                while len(rest) < 6 and (more := self._input.fresh(self._ahead)):
                     rest += more
                 magic = next(m for m, c in _MAGIC if c == self.compression)
                 if not rest.startswith(magic):
@@ -306,7 +314,7 @@ class Decompressor:
                 decoder = self._next_member()
                 data = rest
             elif decoder.needs_input:
-                data = self._input.take(CHUNK)
+                data = self._input.take(self._ahead)
                 if not data:
                     raise ArchiveTruncated(f"reading the {self._name} stream")
             if self._at_header:
@@ -330,7 +338,7 @@ class Decompressor:
         ``isal`` takes a header that comes in two pieces for a damaged one if it has a checksum, or
         extra data and more.
         """
-        while not _has_gzip_header(data) and (more := self._input.take(CHUNK)):
+        while not _has_gzip_header(data) and (more := self._input.take(self._ahead)):
             data += more
             if len(data) > _GZIP_HEADER_MAX:
                 raise ArchiveError("damaged gzip stream: its header has no end")
@@ -347,13 +355,13 @@ class Decompressor:
                 if zeros % 4:
                     raise ArchiveError("damaged xz stream: padding is not a multiple of four")
                 return stripped
-            rest = self._input.fresh(CHUNK)
+            rest = self._input.fresh(self._ahead)
 
     def _open_zstd(self) -> None:
         zstandard = compiled("zstandard", "backend_c")
         self._errors = (zstandard.ZstdError,)
         self._zstd = zstandard.ZstdDecompressor().stream_reader(
-            cast("Any", self._input), read_size=CHUNK, read_across_frames=True
+            cast("Any", self._input), read_size=self._ahead, read_across_frames=True
         )
         self._input.frames = self._frames = FrameWalker()
 

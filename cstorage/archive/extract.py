@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN_ANY = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _MAJOR_END, _MINOR_END = 1 << 12, 1 << 20
-_BLOCK = 4096  # what files occupy is counted in these
+BLOCK = 4096  # what files occupy is counted in these
 _LONG_LINK = 60  # bytes from which on a symbolic link's target needs a block
 _INSIDE_WHITEOUT = b"/" + wh.PREFIX
 
@@ -88,6 +88,20 @@ class Extractor:
     def close(self) -> None:
         self._parents.close()
 
+    # -- for files that another process makes (``handover``) -------------------------------------
+
+    def settle(self) -> None:
+        """Have all files of earlier entries, or raise the error of the first that is missing."""
+
+    def _have(self, path: bytes) -> None:
+        """Have ``path`` and those above it, as far as they are files of earlier entries."""
+
+    def _keep_order(self) -> None:
+        """From now on make each file when its entry comes."""
+
+    def _before_closing(self) -> None:
+        """Directories that were open are about to be closed."""
+
     # -- one member ----------------------------------------------------------------------------
 
     def add(self, member: Member) -> tuple[bytes, int]:
@@ -121,9 +135,10 @@ class Extractor:
             else:
                 self._root_entry(member)
         except OSError as error:
-            raise _refused(name, error) from error
+            raise refused(name, error) from error
         finally:
             if self._parents.retired:
+                self._before_closing()
                 self._parents.tidy()
         return name, PRESENT
 
@@ -143,7 +158,7 @@ class Extractor:
         kind = member.type
         parent = self._parents.get(directory) or self._parent(directory, name)
         if kind == tar.REGTYPE:
-            self._regular(member, parent, base)
+            self._regular(member, name, directory, base, parent)
         elif kind == tar.DIRTYPE:
             self._directory(member, name, parent.fd, base)
         elif kind == tar.SYMTYPE:
@@ -155,14 +170,25 @@ class Extractor:
         else:
             raise ArchiveError(f"{shown(name)}: unhandled tar header type {chr(kind)!a}")
 
-    def _regular(self, member: Member, parent: Parent, base: bytes) -> None:
+    def _regular(
+        self, member: Member, name: bytes, directory: bytes, base: bytes, parent: Parent
+    ) -> None:
+        del name, directory
+        self._make_file(member, parent, base, self._write_content)
+        self._count(member.size)
+
+    def _count(self, size: int) -> None:
+        self._content_size += size
+        self.disk_size += -(-size // BLOCK) * BLOCK
+
+    def _make_file(
+        self, member: Member, parent: Parent, base: bytes, write: Callable[[int, Member], None]
+    ) -> None:
         mode = member.mode & 0o7777
         fd = self._create(parent.fd, base, mode & 0o777)
         try:
             if member.size:
-                self._write_content(fd, member)
-                self._content_size += member.size
-                self.disk_size += -(-member.size // _BLOCK) * _BLOCK
+                write(fd, member)
             attributes = self._attributes
             if self._force:
                 attributes.override(fd, member, "file")
@@ -196,6 +222,7 @@ class Extractor:
         try:
             os.mkdir(base, 0o700, dir_fd=parent)
         except FileExistsError:
+            self.settle()  # its set-group bit decides about the files in it
             enter = beneath.open_folder  # it may be a mount
             info = beneath.stat_in(parent, base)
             if info is None or not stat.S_ISDIR(info.st_mode):
@@ -246,7 +273,7 @@ class Extractor:
             os.symlink(target, base, dir_fd=parent)
         self._content_size += len(target)
         if len(target) >= _LONG_LINK:
-            self.disk_size += _BLOCK
+            self.disk_size += BLOCK
         attributes = self._attributes
         if not self._force:
             uid, gid = attributes.owner(member.uid, member.gid, base)
@@ -260,10 +287,13 @@ class Extractor:
         directory, _, target_base = target.rpartition(b"/")
         if not target_base or target == name:
             raise ArchiveError(f"{shown(name)}: hard link to itself or to the layer's root")
+        self._have(target)
         try:
             source = self._parents.find(directory).fd
+            if self._parents.aliased:
+                self._keep_order()
         except OSError as error:
-            raise _refused(name, error, f"its target {shown(target)}") from error
+            raise refused(name, error, f"its target {shown(target)}") from error
         info = beneath.stat_in(source, target_base)
         if info is None:
             raise ArchiveError(f"{shown(name)}: hard link to missing {shown(target)}")
@@ -365,10 +395,13 @@ class Extractor:
         try:
             found = parents.find(directory)
         except (FileNotFoundError, NotADirectoryError):
+            self._have(directory)  # a file may be where a directory should be
             found = self._make_parents(directory, name)
         except OSError as error:
-            raise _refused(name, error, "its parent directory") from error
+            raise refused(name, error, "its parent directory") from error
         parents.note_use(directory)
+        if parents.aliased:
+            self._keep_order()  # of two names for one path, the later one counts
         return found
 
     def _make_parents(self, directory: bytes, name: bytes) -> Parent:
@@ -376,6 +409,8 @@ class Extractor:
         parents = self._parents
         path, missing = self._deepest_parent(directory)
         above = parents.find(path)
+        if parents.aliased:
+            self._keep_order()
         made = False
         for part in missing:
             path = path + b"/" + part if path else part
@@ -390,7 +425,7 @@ class Extractor:
                 info = beneath.stat_in(above.fd, part)
                 opaque = self._overlay and info is not None and wh.is_whiteout_device(info)
                 if not opaque:
-                    raise _refused(name, error, f"its parent {shown(path)}") from error
+                    raise refused(name, error, f"its parent {shown(path)}") from error
                 os.unlink(part, dir_fd=above.fd)
             try:
                 os.mkdir(part, 0o755, dir_fd=above.fd)
@@ -436,6 +471,7 @@ class Extractor:
     def _whiteout(
         self, member: Member, name: bytes, directory: bytes, base: bytes
     ) -> tuple[bytes, int]:
+        self.settle()
         if self._replaced(directory):
             return name, SKIPPED  # umoci writes these: a file, then what its directory lost
         if base == wh.OPAQUE:
@@ -539,6 +575,7 @@ class Extractor:
                 os.close(fd)
 
     def _remove(self, parent: int, base: bytes) -> None:
+        self._keep_order()
         self._exact = False
         beneath.remove_in(parent, base)
         self._parents.forget()
@@ -547,6 +584,7 @@ class Extractor:
 
     def finish(self) -> int:
         """Set what waited for the end; returns the content size (§5.6)."""
+        self.settle()
         for path, value in self._attributes.default_acls:
             fd = beneath.open_in_root(self._parents.root, path, beneath.DIRECTORY)
             try:
@@ -566,7 +604,7 @@ class Extractor:
             except (FileNotFoundError, NotADirectoryError):
                 continue  # removed again by a later entry
             except OSError as error:
-                raise _refused(path, error) from error
+                raise refused(path, error) from error
             finally:
                 self._parents.tidy()
         if self._exact:
@@ -585,7 +623,15 @@ class Extractor:
             os.close(fd)
 
 
-def _refused(name: bytes, error: OSError, what: str = "") -> Exception:
+def write_all(fd: int, view: memoryview) -> None:
+    """Write all of ``view``."""
+    written = os.write(fd, view)
+    while written < len(view):
+        view = view[written:]
+        written = os.write(fd, view)
+
+
+def refused(name: bytes, error: OSError, what: str = "") -> Exception:
     """What a failed call means: the archive's fault, or the machine's."""
     if isinstance(error, Explained):
         return error

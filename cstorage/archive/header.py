@@ -20,7 +20,10 @@ import re
 from zlib import adler32
 
 from cstorage.errors import ArchiveError
-from journal.plain import NamedTuple
+from journal.plain import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from typing import TypeAlias
 
 BLOCK = 512
 ZERO_BLOCK = bytes(BLOCK)
@@ -48,6 +51,9 @@ _NO_PREFIX = bytes(167)
 _OCTAL = re.compile(rb"[0-7]+")
 
 
+Fields: TypeAlias = "tuple[bytes, int, int, int, int, int, int, bytes, int, int, bool]"
+
+
 class Header(NamedTuple):
     """The fields of one block. ``name`` already has the ustar prefix in front."""
 
@@ -66,6 +72,11 @@ class Header(NamedTuple):
 
 def parse(block: bytes) -> Header:
     """Decode one 512-byte block. Raises ``ArchiveError`` if it is not a header."""
+    return Header(*fields(block))
+
+
+def fields(block: bytes) -> Fields:
+    """What ``parse`` finds, without names for it: there are as many blocks as files."""
     ordinary = _ORDINARY.match(block, 100)
     if ordinary is not None:
         ids, size_text, mtime_text, sum_text = ordinary.groups()
@@ -83,7 +94,7 @@ def parse(block: bytes) -> Header:
     if not (
         block.endswith(_NO_PREFIX)
         and block.startswith(_NO_LINK, 157)
-        and (adler32(block) & 0xFFFF) - 1 - sum(block[148:156]) + 256 == checksum
+        and (adler32(block) & 0xFFFF) - (adler32(block[148:156]) & 0xFFFF) + 256 == checksum
     ) and not _checksum_agrees(block, checksum):
         raise ArchiveError("invalid tar header: the checksum does not agree with the block")
     if ordinary is None:
@@ -111,7 +122,7 @@ def parse(block: bytes) -> Header:
             stop = 476 if block[508:512] == b"tar\0" else 500
             prefix = block[345 : _end(block, 345, stop)]
             name = prefix + b"/" + name
-    return Header(name, mode, uid, gid, size, mtime * _SECOND, kind, linkname, major, minor, gnu)
+    return name, mode, uid, gid, size, mtime * _SECOND, kind, linkname, major, minor, gnu
 
 
 def _remember(ids: bytes) -> tuple[int, int, int]:

@@ -16,6 +16,7 @@ import stat
 from cstorage.archive import beneath
 from journal.plain import NamedTuple
 
+_WATCHED_MAX = 1 << 17
 _HELD_MAX = 128  # well below the usual limit of 1024 descriptors
 
 
@@ -36,10 +37,33 @@ class Parents:
         """Dropped descriptors that ``tidy`` is to close."""
         self.used: set[bytes] = set()
         """Directories through which something was created, and those above them."""
+        self.aliased = False
+        """Whether a directory was found under two paths, or may have been (``watch``)."""
+        self._paths: dict[int, int] | None = None  # inode to hash of the path
         self._keep_root()
 
     def _keep_root(self) -> None:
-        self._held[b""] = Parent(self.root, _sets_group(self.root))
+        self._held[b""] = self._known(b"", self.root)
+
+    def _known(self, path: bytes, fd: int) -> Parent:
+        info = os.fstat(fd)
+        paths = self._paths
+        # The inode says it alone: ``one_mount`` keeps all of them on one file system.
+        if paths is not None and (
+            paths.setdefault(info.st_ino, hash(path)) != hash(path) or len(paths) > _WATCHED_MAX
+        ):
+            self.aliased = True
+            self._paths = None
+        return Parent(fd, bool(info.st_mode & stat.S_ISGID))
+
+    def watch(self) -> None:
+        """From now on find out about directories with two paths, until there is one.
+
+        Right as long as nothing is removed. Beyond ``_WATCHED_MAX`` directories it is taken for
+        granted that there is one: their numbers would need too much memory.
+        """
+        self._paths = {}
+        self._keep_root()
 
     def get(self, path: bytes) -> Parent | None:
         """The directory if it is open already."""
@@ -55,8 +79,7 @@ class Parents:
         """Take over a descriptor of the directory ``path``."""
         if len(self._held) >= _HELD_MAX:
             self.forget()
-        parent = Parent(fd, _sets_group(fd))
-        self._held[path] = parent
+        self._held[path] = parent = self._known(path, fd)
         return parent
 
     def note_use(self, path: bytes) -> None:
@@ -70,7 +93,7 @@ class Parents:
         """The directory's mode was set: its set-group bit may be another."""
         known = self._held.get(path)
         if known is not None:
-            self._held[path] = Parent(known.fd, _sets_group(known.fd))
+            self._held[path] = self._known(path, known.fd)
 
     def forget(self) -> None:
         """Drop all but the root. Descriptors in use stay valid until ``tidy``."""
@@ -88,7 +111,3 @@ class Parents:
         self.forget()
         self.tidy()
         os.close(self.root)
-
-
-def _sets_group(fd: int) -> bool:
-    return bool(os.fstat(fd).st_mode & stat.S_ISGID)

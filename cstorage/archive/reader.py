@@ -65,8 +65,9 @@ class TarReader:
 
     def __init__(self, next_chunk: Callable[[], bytes]) -> None:
         self._next_chunk = next_chunk
-        self._chunk = b""
-        self._at = 0
+        self.chunk = b""
+        self.at = 0
+        """What was read of the stream last, and where in it the next byte is."""
         self._ended = False
         self._content = 0  # bytes of the current member's content not yet taken
         self._padding = 0  # bytes of padding after them
@@ -85,25 +86,25 @@ class TarReader:
         chunk = self._next_chunk()
         if not chunk:
             self._ended = True
-            self._chunk, self._at = b"", 0
+            self.chunk, self.at = b"", 0
             return False
         self.consumed += len(chunk)
-        self._chunk, self._at = chunk, 0
+        self.chunk, self.at = chunk, 0
         return True
 
     def _take(self, count: int) -> bytes:
         """The next ``count`` bytes, fewer only at the end of the stream."""
-        at = self._at
+        at = self.at
         stop = at + count
-        if stop <= len(self._chunk):
-            self._at = stop
-            return self._chunk[at:stop]
-        parts = [self._chunk[at:]]
+        if stop <= len(self.chunk):
+            self.at = stop
+            return self.chunk[at:stop]
+        parts = [self.chunk[at:]]
         count -= len(parts[0])
-        self._at = len(self._chunk)
+        self.at = len(self.chunk)
         while count and self._fill():
-            part = self._chunk[:count]
-            self._at = len(part)
+            part = self.chunk[:count]
+            self.at = len(part)
             count -= len(part)
             parts.append(part)
         return b"".join(parts)
@@ -118,29 +119,29 @@ class TarReader:
 
     def whole(self) -> memoryview | None:
         """All of the content left, if the current chunk holds it; otherwise ``None``."""
-        at = self._at
+        at = self.at
         stop = at + self._content
-        if stop > len(self._chunk):
+        if stop > len(self.chunk):
             return None
-        self._at = stop
+        self.at = stop
         self._content = 0
-        return memoryview(self._chunk)[at:stop]
+        return memoryview(self.chunk)[at:stop]
 
     def views(self, count: int = -1) -> Iterator[memoryview]:
         """The content left (or its next ``count`` bytes) in pieces, without copying."""
         count = self._content if count < 0 else min(count, self._content)
         while count:
-            at = self._at
-            have = len(self._chunk) - at
+            at = self.at
+            have = len(self.chunk) - at
             if not have:
                 if not self._fill():
                     raise ArchiveTruncated(f"reading the content of {_shown(self._member_name)}")
                 continue
             size = min(have, count)
-            self._at = at + size
+            self.at = at + size
             self._content -= size
             count -= size
-            view = memoryview(self._chunk)[at : at + size]
+            view = memoryview(self.chunk)[at : at + size]
             if self._tap is not None:
                 self._tap(view)
             yield view
@@ -158,12 +159,12 @@ class TarReader:
                 pass
         self._tap = None
         # The ordinary case first: one whole block in this chunk, no extension in front of it.
-        chunk, start = self._chunk, self._at
+        chunk, start = self.chunk, self.at
         at = start + self._padding
         stop = at + BLOCK
         if stop <= len(chunk) and chunk[at + 156] in b"012345" and chunk[at]:
-            self._at = stop
-            return self._ordinary(tar.parse(chunk[at:stop]), chunk[start:stop])
+            self.at = stop
+            return self._ordinary(tar.fields(chunk[at:stop]), chunk[start:stop])
         padding = b""
         if self._padding:
             padding = self._take(self._padding)
@@ -173,10 +174,10 @@ class TarReader:
             self._padding = 0
         block = self._take(BLOCK)
         if len(block) == BLOCK and block[156] in b"012345" and block != ZERO_BLOCK:
-            return self._ordinary(tar.parse(block), padding + block if padding else block)
+            return self._ordinary(tar.fields(block), padding + block if padding else block)
         return self._extended(padding, block)
 
-    def _ordinary(self, head: tar.Header, segment: bytes) -> Member:
+    def _ordinary(self, head: tar.Fields, segment: bytes) -> Member:
         member = Member()
         (
             member.name, member.mode, member.uid, member.gid, member.size, member.mtime_ns,

@@ -138,10 +138,12 @@ class Prepared:
     """A complete but unpublished layer: ``path`` is what ``publish`` renames to ``home``/<id>.
 
     ``root_fd`` is an open descriptor of the content root, closed by ``close`` (or leaving the
-    ``with`` block). ``filled`` tells ``make_durable`` that content was written.
+    ``with`` block). ``filled`` tells ``make_durable`` that content was written. ``guards`` are open
+    descriptors whose locks keep others from cleaning up what is being made: a second process that
+    writes there holds them, too; ``None``: there must be none.
     """
 
-    __slots__ = ("filled", "home", "path", "plan", "root_fd")
+    __slots__ = ("filled", "guards", "home", "path", "plan", "root_fd")
 
     def __init__(self, plan: LayerPlan, path: str, root_fd: int, home: str) -> None:
         self.plan = plan
@@ -149,6 +151,7 @@ class Prepared:
         self.root_fd = root_fd
         self.home = home
         self.filled = False
+        self.guards: tuple[int, ...] | None = None
 
     def close(self) -> None:
         """Close the descriptor; the directory stays. Safe to call twice."""

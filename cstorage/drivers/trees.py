@@ -89,7 +89,10 @@ class TreeDriver(ABC):
         prepared.filled = True
         chosen = self.apply_options(options, self.disk_maps(prepared.plan.maps))
         with EarlySync(prepared.root_fd):
-            return apply_layer(source, prepared.root_fd, chosen, recipe=recipe, manifest=manifest)
+            return apply_layer(
+                source, prepared.root_fd, chosen,
+                recipe=recipe, manifest=manifest, guards=prepared.guards,
+            )  # fmt: skip
 
     def apply_to(
         self,

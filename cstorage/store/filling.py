@@ -229,6 +229,7 @@ def apply_diff(
         os.mkdir(copy, 0o700)
         plan = LayerPlan(id=layer.id, parent=layer.parent, maps=of_files(core, core.state, layer))
         with Prepared(plan, copy, os.open(copy, _DIRECTORY), "") as prepared:
+            prepared.guards = tree_work.guards
             original = os.open(root, _DIRECTORY)
             try:
                 listed = _listed(core, layer, original)

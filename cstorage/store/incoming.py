@@ -186,6 +186,7 @@ class Incoming:
             parent_maps=self.layer.maps if keep_owners else below.maps if below else IDMaps(),
         )
         prepared = self.core.driver.prepare(plan, self.tree_work.path)
+        prepared.guards = self.tree_work.guards
         self.prepared = self._stack.enter_context(prepared)
 
     def _from_archive(self) -> None:

@@ -139,6 +139,7 @@ def prepare(
         plan = plan._replace(template=LayerID(""), parent=base.template.parent)
     with _said_of(base, id_, request):
         prepared = core.driver.prepare(plan, work.path, parent)
+    prepared.guards = work.guards
     if content:
         try:
             copy_content(content, prepared)

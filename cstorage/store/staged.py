@@ -94,6 +94,7 @@ class StagedLayer:
         self._maps = maps
         plan = LayerPlan(id=layers.new_layer_id(self._core.state), maps=maps)
         self._prepared = self._core.driver.prepare(plan, self._work.path)
+        self._prepared.guards = self._work.guards
         archive = chunked.TableReader(source)
         diff = extract(self._core, self._prepared, archive, options, self._work)
         manifest, root = self._work.path / f"content-{diff.manifest}", self._prepared.root_fd

@@ -1,8 +1,8 @@
 """Work folders below ``staging/`` and ``trash/``: what is not yet, or no longer, part of the store.
 
 A work folder is a pair ``<name>.lock`` and ``<name>/``. The owner holds an exclusive ``flock`` on
-the lock file for as long as the folder is in use; the kernel frees it when the owner dies, so a
-folder whose lock can be had is left over.
+the lock file for as long as the folder is in use; the kernel frees it when the owner dies, and with
+it whatever process it had write there (``guards``), so a folder whose lock can be had is left over.
 
 Inside, ``=intent`` lists what the owner was about to put into the store or take out of it (layer
 IDs and content keys). It is durable before the first of these moves. Whoever finds a left-over
@@ -116,6 +116,11 @@ class Workspace:
             return found
         found.abandon()
         return None
+
+    @property
+    def guards(self) -> tuple[int, ...]:
+        """Descriptors: as long as any process has one of them open, the folder is not swept."""
+        return (self._lock_fd,) if self._lock_fd >= 0 else ()
 
     def declare(self, intent: Intent) -> None:
         """Write down, durably, what is about to move between this folder and the store."""

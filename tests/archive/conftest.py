@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
+from cstorage.archive import apply, builder
 from cstorage.archive.header import BLKTYPE, CHRTYPE, DIRTYPE, FIFOTYPE, LNKTYPE, REGTYPE, SYMTYPE
 from cstorage.archive.writer import END, Entry, encode, padding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from cstorage.archive.reader import Member
 
 UID, GID = os.geteuid(), os.getegid()
 
@@ -75,6 +78,35 @@ def _entry(
 def scene() -> Callable[[], Scene]:
     """Makes an empty scene."""
     return Scene
+
+
+@pytest.fixture
+def with_builder(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """Imports have a builder from the first file on; the names of what was handed over."""
+    handed: list[bytes] = []
+
+    class Watched(builder.Builder):
+        def take(self, member: Member, name: bytes, *rest: Any) -> None:
+            handed.append(name)
+            super().take(member, name, *rest)
+
+    def run(*given: Any) -> Any:
+        *others, guards = given
+        return real(*others, () if guards is None else guards)
+
+    real = apply._Run
+    monkeypatch.setattr(builder, "AFTER", 1)
+    monkeypatch.setattr(builder, "START_WAIT_S", 60.0)
+    monkeypatch.setattr(apply, "Builder", Watched)
+    monkeypatch.setattr(apply, "_Run", run)
+    return handed
+
+
+@pytest.fixture(params=["alone", "with a builder"])
+def both_ways(request: pytest.FixtureRequest) -> None:
+    """The test runs twice: one process makes all files, or a second one makes what it can."""
+    if request.param != "alone":
+        request.getfixturevalue("with_builder")
 
 
 class Root(NamedTuple):

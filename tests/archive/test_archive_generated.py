@@ -239,6 +239,7 @@ def check(data: bytes, stream: bytes, whiteouts: WhiteoutFormat) -> None:
 
 
 @pytest.mark.timeout(0)
+@pytest.mark.usefixtures("both_ways")
 def test_generated_archives_come_back_byte_for_byte(request: pytest.FixtureRequest) -> None:
     """Any legal archive, junk after its end included, through any compression and back."""
     wanted = request.config.getoption("--archive-examples")

@@ -239,6 +239,7 @@ def retyped(scene: Any, kind: int) -> bytes:
     return encode(Entry(b"odd", kind, 0o644, os.geteuid(), os.getegid()))
 
 
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.parametrize("whiteouts", list(WhiteoutFormat))
 @pytest.mark.parametrize(("what", "build", "end"), ROWS, ids=[row[0] for row in ROWS])
 def test_nothing_outside_the_layer_is_touched(

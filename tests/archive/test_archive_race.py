@@ -36,6 +36,7 @@ while True:
 """
 
 
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.parametrize("walker", ["openat2", "fallback"])
 def test_planted_links_lead_nowhere(
     root: Any, scene: Any, walker: str, monkeypatch: pytest.MonkeyPatch

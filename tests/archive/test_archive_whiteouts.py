@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 pytestmark = [
+    pytest.mark.usefixtures("both_ways"),
     pytest.mark.root,
     pytest.mark.skipif(os.geteuid() != 0, reason="overlay mounts and devices need root"),
 ]

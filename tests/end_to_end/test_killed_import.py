@@ -175,6 +175,40 @@ def test_killed_at_random_times(prepared: Prepared, tmp_path: Path) -> None:
         shutil.rmtree(store.graph.parent)
 
 
+def test_killed_while_a_builder_makes_files(prepared: Prepared, tmp_path: Path) -> None:
+    """The importer dies, the process that makes files for it ends by itself, nothing stays."""
+    files = tmp_path / "files"
+    for folder in range(40):
+        (files / f"{folder}").mkdir(parents=True)
+        for number in range(200):
+            (files / f"{folder}" / f"{number}").write_bytes(b"x" * (number * 10))
+    archive = tmp_path / "files.tar"
+    subprocess.run(["tar", "-C", files, "-cf", archive, "."], check=True)
+    complete = prepared.start.copy_to(tmp_path / "complete-files")
+    complete.ok(*_IMPORT, str(archive), "base")
+    complete.ok("create-layer", "--id", "after", "base")
+    case = prepared._replace(data=archive.read_bytes(), complete=complete.bytes_on_disk())
+    met = 0
+    for turn in range(_RANDOM_TIMES):
+        store = prepared.start.copy_to(tmp_path / f"files-{turn}")
+        importer = subprocess.Popen(
+            store.argv(*_IMPORT, str(archive), "base"),
+            env=store.environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        children = Path(f"/proc/{importer.pid}/task/{importer.pid}/children")
+        while importer.poll() is None and not children.read_text():
+            time.sleep(0.001)
+        time.sleep(turn * 0.02)
+        met += importer.poll() is None and bool(children.read_text())
+        importer.send_signal(signal.SIGKILL)
+        importer.wait()
+        _check(case, store, f"killed {turn * 20} ms after the builder was started")
+        shutil.rmtree(store.graph.parent)
+    assert met > 2, "the builder was not met: the test shows nothing"
+
+
 def test_the_check_sees_a_stray_file(prepared: Prepared, tmp_path: Path) -> None:
     store = prepared.start.copy_to(tmp_path / "stray")
     (store.graph / "overlooked").write_bytes(b"x")

@@ -1,0 +1,212 @@
+"""An extractor that leaves files to a builder where nothing depends on who makes them.
+
+Rules of this module:
+
+* Only plain files, with attributes that need no thought, whose content is in one piece of the
+  stream, in a tree that was empty, whose names and modes are what is asked for.
+* Whatever depends on a file that is perhaps not there yet waits for it (``settle``): a hard link to
+  it, a path below it, a whiteout, new attributes of a directory that exists.
+* A path with two names, and whatever is removed, make the order of entries count: from there on the
+  builder is not used.
+* Files that the builder did not make are made here in their order, by the way of all others. So
+  errors are those of one process, and the first one is raised.
+"""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+
+from cstorage.archive import beneath
+from cstorage.archive import header as tar
+from cstorage.archive.attributes import TIME_MAX_NS
+from cstorage.archive.builder import Builder, Job
+from cstorage.archive.extract import BLOCK, Extractor, refused, write_all
+from journal.plain import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cstorage.archive.options import ApplyOptions
+    from cstorage.archive.parents import Parent
+    from cstorage.archive.reader import Member
+
+_AS_IT_IS = (-1, -1)
+_NAME_MAX = 255
+
+
+class SharingExtractor(Extractor):
+    """``share(builder, size)`` puts the present member's content into the builder's memory.
+
+    It returns where; a negative number if it cannot, and then has taken nothing of the content.
+    """
+
+    def __init__(
+        self,
+        root_fd: int,
+        options: ApplyOptions,
+        write_content: Callable[[int, Member], None],
+        share: Callable[[Builder, int], int],
+        builder: Builder,
+    ) -> None:
+        super().__init__(root_fd, options, write_content)
+        self._share = share
+        self._helper = builder
+        usable = (
+            self._exact  # empty, that is: nothing has been made yet
+            and not self._force
+            and not options.ignore_chown_errors
+            and _is_plain(self._parents.root)
+        )
+        self._builder = builder if usable else None
+        if usable:
+            self._parents.watch()
+        # What is known of the directory and the owners of files that were handed over.
+        self._there: bytes | None = None
+        self._base_max = 0
+        self._owners: dict[tuple[int, int], tuple[int, int]] = {}
+        self._entries_max = self._limits.max_entries or sys.maxsize
+
+    def close(self) -> None:
+        self._helper.close()
+        super().close()
+
+    # -- files -----------------------------------------------------------------------------------
+
+    def _regular(
+        self, member: Member, name: bytes, directory: bytes, base: bytes, parent: Parent
+    ) -> None:
+        builder = self._builder
+        if (
+            builder is None
+            or not builder.takes()
+            or not self._hand_over(builder, member, name, directory, base, parent)
+        ):
+            super()._regular(member, name, directory, base, parent)
+
+    def _hand_over(
+        self,
+        builder: Builder,
+        member: Member,
+        name: bytes,
+        directory: bytes,
+        base: bytes,
+        parent: Parent,
+    ) -> bool:
+        """Leave the file to the builder; False if it must be made here."""
+        if (
+            member.xattrs is not None
+            or member.sparse is not None
+            or member.atime_ns is not None
+            or not 0 <= member.mtime_ns <= TIME_MAX_NS
+            or len(base) > _NAME_MAX
+        ):
+            return False
+        owner = self._attributes.owner(member.uid, member.gid, base)
+        if owner == (self._uid, self._gid) and not parent.set_group:
+            owner = _AS_IT_IS
+        start = 0
+        if member.size:
+            start = self._share(builder, member.size)
+            if start < 0:
+                return False
+            self._count(member.size)
+        builder.take(member, name, directory, base, parent.fd, owner, start)
+        if builder.failed:
+            self.settle()
+        elif not parent.set_group:
+            self._there = directory
+            self._base_max = min(_NAME_MAX, self._limits.max_name - len(directory) - 1)
+            self._owners[member.uid, member.gid] = owner
+        return True
+
+    def hand_over(self, member: Member) -> bytes | None:
+        """Leave one more file of the same directory to the builder; its path, or None: ``add`` it.
+
+        What ``add`` does for such files, without what it found out about the one before.
+        """
+        builder = self._builder
+        if builder is None or not builder.room or member.type != tar.REGTYPE:
+            return None
+        name = member.name
+        if name.startswith(b"./"):
+            name = name[2:]
+        directory, _, base = name.rpartition(b"/")
+        owner = self._owners.get((member.uid, member.gid))
+        if (
+            directory != self._there
+            or owner is None
+            or not 0 < len(base) <= self._base_max
+            or base.startswith(b".")  # nor a whiteout, then
+            or name.startswith(b"/")
+            or self.entries >= self._entries_max
+            or not 0 <= member.mtime_ns <= TIME_MAX_NS
+            or member.xattrs is not None
+            or member.sparse is not None
+            or member.atime_ns is not None
+        ):
+            return None
+        known = hash(name)
+        parent = self._parents.get(directory)
+        if known in self._seen or parent is None or parent.set_group:
+            return None
+        start = 0
+        size = member.size
+        if size:
+            start = self._share(builder, size)
+            if start < 0:
+                return None
+            self._content_size += size
+            self.disk_size += -(-size // BLOCK) * BLOCK
+        self.entries += 1
+        self._seen.add(known)
+        builder.room -= 1
+        builder.take(member, name, directory, base, parent.fd, owner, start)
+        if builder.failed:
+            self.settle()
+        return name
+
+    # -- order -----------------------------------------------------------------------------------
+
+    def settle(self) -> None:
+        """Wait for the builder, and make what it did not."""
+        builder = self._builder
+        if builder is None:
+            return
+        for job in builder.drain():
+            member, name, _ = job
+            directory, _, base = name.rpartition(b"/")
+            try:
+                parent = self._parents.get(directory) or self._parent(directory, name)
+                self._make_file(member, parent, base, partial(_write_job, builder, job))
+            except OSError as error:
+                raise refused(name, error) from error
+
+    def _have(self, path: bytes) -> None:
+        if self._builder is not None and self._builder.holds(path):
+            self.settle()
+
+    def _keep_order(self) -> None:
+        """From now on the order of entries counts, or what a builder knows of the tree is void."""
+        builder = self._builder
+        if builder is not None:
+            self.settle()
+            self._builder = None
+            builder.end()
+
+    def _before_closing(self) -> None:
+        if self._builder is not None:
+            self._builder.flush()  # what it is sent names these descriptors
+
+
+def _is_plain(root: int) -> bool:
+    """Whether two names in the directory are two entries, with the modes that are asked for."""
+    path = beneath.descriptor_path(root)
+    if beneath.get_xattr(path, "system.posix_acl_default", follow=True) is not None:
+        return False
+    return not beneath.folds_case(root)
+
+
+def _write_job(builder: Builder, job: Job, fd: int, _: Member) -> None:
+    with builder.content(job) as view:
+        write_all(fd, view)
