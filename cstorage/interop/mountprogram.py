@@ -47,9 +47,7 @@ def translate(source: Stream, sink: ByteSink, tree: str) -> None:
             for member in old:
                 base = member.name.rpartition("/")[2]
                 if base.startswith(".wh."):
-                    if member.name in told or (
-                        base.startswith(_BOOK_KEEPING) and base != _OPAQUE
-                    ):
+                    if member.name in told or (base.startswith(_BOOK_KEEPING) and base != _OPAQUE):
                         continue
                     told.add(member.name)
                 _own(member, root)

@@ -187,9 +187,7 @@ def read(core: Core, kind: Kind, key: str, name: str) -> bytes:
     raise AssertionError("the last try returns or raises")
 
 
-def _holder(
-    core: Core, kind: Kind, key: str, name: str
-) -> tuple[Item, Shelf | None, BigDataItem]:
+def _holder(core: Core, kind: Kind, key: str, name: str) -> tuple[Item, Shelf | None, BigDataItem]:
     """The item that has the blob, where that is, and the blob's record. Errors of ``read``."""
     item = None
     for found, shelf in _places(core, kind, key):

@@ -99,9 +99,7 @@ class TestLs:
 
     def test_what_is_not_there(self, cli, image):
         assert cli("ls", "img", "etc/gone") == (1, b"", b"/etc/gone: no such file or directory\n")
-        assert cli("ls", "nosuch").errors == (
-            'locating image or layer "nosuch": layer not known\n'
-        )
+        assert cli("ls", "nosuch").errors == ('locating image or layer "nosuch": layer not known\n')
         cli.ok("create-layer", "--id", "bare")
         result = cli("ls", "bare")
         assert (result.status, result.out) == (1, b"")

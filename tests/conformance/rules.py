@@ -579,7 +579,12 @@ def _broken_tar_words(step: Step, ours: Shown, theirs: Shown) -> tuple[Shown, Sh
 #: Options that 1.43 does not know, by command; "" for those of all commands.
 _NEW_OPTIONS = {
     "": {
-        "--image-store", "--transient-store", "--unshare", "-U", "--reason", "--when",
+        "--image-store",
+        "--transient-store",
+        "--unshare",
+        "-U",
+        "--reason",
+        "--when",
         "--keep-deleted",
     },
     "layers": {"--quick", "-q"},

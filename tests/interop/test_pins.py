@@ -60,9 +60,7 @@ def test_pinned_layers_outlive_their_image(open_store: Callable[..., Any], layou
         assert [layer.id for layer in store.layers()] == image.layers[:2]
 
 
-def test_each_holder_takes_back_their_own_pin(
-    open_store: Callable[..., Any], layout: Path
-) -> None:
+def test_each_holder_takes_back_their_own_pin(open_store: Callable[..., Any], layout: Path) -> None:
     with open_store("vfs") as store:
         peers.load(store, layout, NAME)
         store.pin(NAME, by="a", why="first")

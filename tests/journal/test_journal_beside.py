@@ -346,9 +346,10 @@ def test_a_reader_closed_while_it_reads_says_so(tmp_path: Path) -> None:
 
 def test_threads_may_ask_for_the_position_at_once(tmp_path: Path) -> None:
     """Two threads in one reader would skip or repeat what the other has read."""
-    with opened(tmp_path / "log", segment_bytes=1 << 20) as log, Journal.open(
-        tmp_path / "log"
-    ) as other:
+    with (
+        opened(tmp_path / "log", segment_bytes=1 << 20) as log,
+        Journal.open(tmp_path / "log") as other,
+    ):
         inside = 0
         overlapping = []
         original = other.reader

@@ -198,8 +198,9 @@ def test_replay_of_a_pruned_log_accuses_nobody(tmp_path: Path) -> None:
     def run(*words: str) -> Result:
         return CliRunner().invoke(group, ["-j", str(root), *words])
 
-    with Journal.open(root, "w", create=True, reserve_bytes=0, segment_bytes=4096,
-                      durability="none") as log:
+    with Journal.open(
+        root, "w", create=True, reserve_bytes=0, segment_bytes=4096, durability="none"
+    ) as log:
         for _ in range(2):
             for number in range(60):
                 log.commit([["n", number, "x" * 50]])

@@ -60,8 +60,13 @@ def test_no_promise_is_broken(part: str) -> None:
 
 @pytest.mark.parametrize("name", ["ignore expected", "no lock", "no chain"])
 def test_a_planted_bug_is_noticed(name: str) -> None:
-    done = subprocess.run([sys.executable, str(TOOL), "--mutant", name], capture_output=True,
-                          text=True, timeout=120, check=False)
+    done = subprocess.run(
+        [sys.executable, str(TOOL), "--mutant", name],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert (done.returncode, done.stdout[:6]) == (0, "caught"), done.stderr
 
 

@@ -34,8 +34,9 @@ class JournalMachine(RuleBasedStateMachine):
         self.pruned = False
 
     def fresh(self) -> Journal:
-        return Journal.open(self.root, "w", create=True, segment_bytes=4096, reserve_bytes=0,
-                            durability="none")
+        return Journal.open(
+            self.root, "w", create=True, segment_bytes=4096, reserve_bytes=0, durability="none"
+        )
 
     @rule(who=st.integers(0, 1), sizes=st.lists(st.integers(0, 3000), min_size=1, max_size=4))
     def commit(self, who: int, sizes: list[int]) -> None:
@@ -84,8 +85,9 @@ class JournalMachine(RuleBasedStateMachine):
             digest.add(key, value)
         with journal.writer() as w:
             place = w.tail
-        journal.snapshots.write(items, position=place, schema=1, reducer_version=1,
-                                digest=digest.value())
+        journal.snapshots.write(
+            items, position=place, schema=1, reducer_version=1, digest=digest.value()
+        )
         found = journal.snapshots.open_trusted(schema=1, reducer_version=1)
         assert found is not None
         assert len(found) == len(self.model)
@@ -147,6 +149,8 @@ class JournalMachine(RuleBasedStateMachine):
 
 TestJournalModel = JournalMachine.TestCase
 TestJournalModel.settings = settings(
-    max_examples=RUNS, stateful_step_count=25, deadline=None,
+    max_examples=RUNS,
+    stateful_step_count=25,
+    deadline=None,
     suppress_health_check=list(HealthCheck),
 )

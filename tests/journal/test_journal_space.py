@@ -28,8 +28,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("mounting a small file system needs root")
     where = tmp_path / "disk"
     where.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(where)], check=True,
-                   timeout=20)
+    subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(where)], check=True, timeout=20
+    )
     yield where
     subprocess.run(["umount", "-l", str(where)], check=True, timeout=20)
 
@@ -46,8 +47,9 @@ def fill(j: Journal) -> int:
 
 @pytest.mark.root
 def test_a_full_disk_still_takes_a_deletion(small_disk: Path) -> None:
-    with Journal.open(small_disk / "j", "w", create=True, reserve_bytes=64 << 10,
-                      segment_bytes=32 << 10) as j:
+    with Journal.open(
+        small_disk / "j", "w", create=True, reserve_bytes=64 << 10, segment_bytes=32 << 10
+    ) as j:
         count = fill(j)
         with pytest.raises(JournalFull):
             j.commit([["again", "x" * 9000]])

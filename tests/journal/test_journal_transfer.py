@@ -52,9 +52,7 @@ def same(one: Path, other: Path) -> bool:
         (0, 900, 8),  # the end of one frame: its successor's link is taken as stated
     ],
 )
-def test_a_repaired_log_is_replicated(
-    tmp_path: Path, segment: int, offset: int, size: int
-) -> None:
+def test_a_repaired_log_is_replicated(tmp_path: Path, segment: int, offset: int, size: int) -> None:
     """Whole, and in two parts parted at every place where a reader may stand."""
     root = filled(tmp_path / "log")
     paths = sorted((root / "segments").iterdir())

@@ -17,8 +17,9 @@ from journal import frame as fr
 
 @pytest.fixture
 def opened(tmp_path: Path) -> Journal:
-    return Journal.open(tmp_path / "j", "w", create=True, reserve_bytes=0, segment_bytes=4096,
-                        durability="none")
+    return Journal.open(
+        tmp_path / "j", "w", create=True, reserve_bytes=0, segment_bytes=4096, durability="none"
+    )
 
 
 @pytest.mark.parametrize("hints", [True, False])
@@ -93,6 +94,11 @@ def test_what_watchdog_notices_is_not_printed(opened: Journal) -> None:
         "    assert w.mode == 'hints'\n"
         "logging.getLogger('watchdog.observers.inotify').warning('inactive')\n"
     )
-    done = subprocess.run([sys.executable, "-c", code, opened.root], capture_output=True,
-                          text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code, opened.root],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert (done.returncode, done.stderr) == (0, "")

@@ -489,8 +489,14 @@ def damages(world: World) -> Iterator[tuple[str, str, Callable[[SimFs], None]]]:
     yield "FORMAT missing", "damage", remove(ROOT + "/FORMAT")
     yield "FORMAT garbage", "damage", edit(ROOT + "/FORMAT", lambda b: b"hello\n")
     yield "FORMAT newer", "unreadable", edit(ROOT + "/FORMAT", lambda b: b"journal 9\n" + b)
-    yield "FORMAT uuid", "damage", edit(
-        ROOT + "/FORMAT", lambda b: b.replace(b[15:17], b"ff" if b[15:17] != b"ff" else b"00", 1))
+    yield (
+        "FORMAT uuid",
+        "damage",
+        edit(
+            ROOT + "/FORMAT",
+            lambda b: b.replace(b[15:17], b"ff" if b[15:17] != b"ff" else b"00", 1),
+        ),
+    )
     yield "mark garbage", "none", edit(ROOT + "/durable", lambda b: b"x" * 64)
     yield "mark missing", "none", remove(ROOT + "/durable")
     yield "mark flipped", "none", edit(ROOT + "/durable", lambda b: b[:50] + b"?" + b[51:])
@@ -519,8 +525,10 @@ def orphan_snapshot(count: Count) -> None:
         world.fs, ROOT + "/snapshots/.x", items, uuid=journal.uuid, position=place,
         schema=1, reducer_version=1, digest=bytes(32), time_ns=1,
     )  # fmt: skip
-    world.fs.rename(ROOT + "/snapshots/.x",
-                    f"{ROOT}/snapshots/snap-{place.sequence:020d}-{said.hash.hex()[:16]}.snap")
+    world.fs.rename(
+        ROOT + "/snapshots/.x",
+        f"{ROOT}/snapshots/snap-{place.sequence:020d}-{said.hash.hex()[:16]}.snap",
+    )
     count.states += 1
     found = journal.snapshots.open_trusted(schema=1, reducer_version=1)
     if found is None or found.get(b"wrong") is not None:

@@ -341,5 +341,3 @@ def seeds(count: Count, first: int, number: int, deadline: float) -> None:
             raise Violation(f"T9 seed {seed}: {error}") from error
         if time.monotonic() > deadline:
             return
-
-

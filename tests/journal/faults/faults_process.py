@@ -342,9 +342,7 @@ def soak(count: Count, kills: int, seed: int, deadline: float) -> None:
         with Journal.open(f"{root}/j", "w", reserve_bytes=0) as journal:
             with journal.writer():
                 pass
-            log = {
-                f.first_sequence: n for f in journal.frames() for n in numbers_of(f)
-            }
+            log = {f.first_sequence: n for f in journal.frames() for n in numbers_of(f)}
         for path in [*Path(root).glob("acks.*"), *Path(root).glob("seen.*")]:
             data = path.read_bytes()
             last = 0

@@ -124,9 +124,7 @@ def logs(fs: SimFs) -> dict[str, bytes]:
     folder = fs.dirs.get(ROOT + "/segments")
     if folder is None:
         return {}
-    return {
-        n: bytes(fs.files[i].data) for n, i in folder.entries.items() if n.endswith(".seg")
-    }
+    return {n: bytes(fs.files[i].data) for n, i in folder.entries.items() if n.endswith(".seg")}
 
 
 def check_recovery(
