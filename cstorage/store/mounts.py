@@ -18,6 +18,7 @@ from cstorage.model import IDMaps, Layer, LayerID
 from cstorage.store import lookup, variants
 from cstorage.store.core import boot_id
 from cstorage.store.reading import translated
+from journal.errors import JournalNotFound
 from journal.frame import DATA
 from journal.plain import TYPE_CHECKING, NamedTuple
 
@@ -56,14 +57,19 @@ class MountTable:
             if not create and not self.path.exists():
                 return False
             with translated():
-                self._journal = journal_api.Journal.open(
-                    self.path,
-                    mode="w" if create else "r",
-                    create=create,
-                    durability="none",
-                    segment_bytes=_SEGMENT_BYTES,
-                    force_network_fs=True,
-                )
+                try:
+                    self._journal = journal_api.Journal.open(
+                        self.path,
+                        mode="w" if create else "r",
+                        create=create,
+                        durability="none",
+                        segment_bytes=_SEGMENT_BYTES,
+                        force_network_fs=True,
+                    )
+                except JournalNotFound:
+                    if create:
+                        raise
+                    return False  # another process is about to make it, and has mounted nothing
                 self._reader = self._journal.reader(None)
         return True
 

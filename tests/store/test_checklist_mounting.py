@@ -47,6 +47,17 @@ def test_counts_are_shared_by_processes(store, place):
     assert store.unmount(layer.id) is False
 
 
+def test_counts_that_another_process_is_about_to_begin_are_none(store, place):
+    """The table's folder is there before its journal is."""
+    layer = store.create_layer()
+    (place.run / f"{place.driver}-mounts/segments").mkdir(parents=True)
+    assert store.mounted(layer.id) == 0
+    assert store.mount_path(layer.id) == ""
+    store.mount(layer.id)
+    assert store.mounted(layer.id) == 1
+    store.unmount(layer.id)
+
+
 def test_a_forced_unmount_ignores_the_count(store):
     """Row 149."""
     layer = store.create_layer()
