@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,11 @@ for _folder in ("conformance", "end_to_end", "scale", "."):
 
 from forkserver import ForkServer  # noqa: E402 - found through the lines above
 from mounts import unmount_below  # noqa: E402
+
+# A shell starts what runs in its background with interrupts ignored, which programmes inherit; the
+# tests send some.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long an example takes says how busy the machine is.
 hypothesis.settings.register_profile("unhurried", deadline=None)
