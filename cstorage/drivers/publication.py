@@ -2,17 +2,23 @@
 
 Publishing is ``rename`` then making the directories durable; withdrawing is ``rename`` into a trash
 directory. Whatever moment the process dies, a layer directory is whole and in exactly one place.
+
+podman and containers/storage leave overlay's home mounted on itself. The kernel renames nothing
+from one mount to another, so that is then done below the mount (``below_mounts``).
 """
 
 from __future__ import annotations
 
 import errno
 import os
+from contextlib import contextmanager
 
 from cstorage.errors import DriverError
 from journal.plain import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from cstorage.drivers.contract import Prepared
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -61,10 +67,49 @@ def sync_content(prepared: Prepared) -> None:
     sync_file_system(prepared.root_fd)
 
 
+@contextmanager
+def below_mounts(first: str, second: str) -> Iterator[tuple[int, str, str]]:
+    """A descriptor, and both paths relative to it, without what is mounted on their ways.
+
+    Raises ``OSError`` with ``EXDEV`` if that would lead to other directories than the paths do.
+    """
+    from cstorage.drivers import mountapi
+
+    first, second = os.path.abspath(first), os.path.abspath(second)
+    top = os.path.commonpath((first, second))
+    apart = OSError(errno.EXDEV, os.strerror(errno.EXDEV), first, None, second)
+    try:
+        tree = mountapi.clone_tree(top)
+    except OSError:  # not allowed, or an older kernel
+        raise apart from None
+    try:
+        found = []
+        for path in (first, second):
+            inner = os.path.relpath(path, top)
+            folder = os.stat(os.path.dirname(inner) or ".", dir_fd=tree)
+            if not os.path.samestat(folder, os.stat(os.path.dirname(path))):
+                raise apart
+            found.append(inner)
+        yield tree, found[0], found[1]
+    finally:
+        os.close(tree)
+
+
+def rename(source: str, target: str) -> None:
+    """``os.rename``, also where one of the two is on a mount of a directory on itself."""
+    try:
+        os.rename(source, target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        with below_mounts(source, target) as (tree, old, new):
+            os.rename(old, new, src_dir_fd=tree, dst_dir_fd=tree)
+
+
 def move_into_place(prepared: Prepared, target: str) -> None:
     """Rename a prepared layer to ``target``, which must not exist yet (or be empty)."""
     try:
-        os.rename(prepared.path, target)
+        rename(prepared.path, target)
     except OSError as error:
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
             raise DriverError(
@@ -83,7 +128,7 @@ def move_to_trash(path: str, trash: str) -> bool:
         target = f"{trash}/{name}.{number}" if number else f"{trash}/{name}"
         if not os.path.lexists(target):
             try:
-                os.rename(path, target)
+                rename(path, target)
                 return True
             except FileNotFoundError:
                 if not os.path.isdir(trash):

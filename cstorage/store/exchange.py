@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 _AT_FDCWD = -100
@@ -13,9 +14,20 @@ def exchange(first: str, second: str) -> None:
     import ctypes
 
     libc = ctypes.CDLL(None, use_errno=True)
-    a, b = os.fsencode(first), os.fsencode(second)
-    if libc.renameat2(_AT_FDCWD, a, _AT_FDCWD, b, ctypes.c_uint(_RENAME_EXCHANGE)) != 0:
-        number = ctypes.get_errno()
+
+    def swap(folder: int, one: str, other: str) -> int:
+        a, b = os.fsencode(one), os.fsencode(other)
+        if libc.renameat2(folder, a, folder, b, ctypes.c_uint(_RENAME_EXCHANGE)) == 0:
+            return 0
+        return ctypes.get_errno()
+
+    number = swap(_AT_FDCWD, first, second)
+    if number == errno.EXDEV:
+        from cstorage.drivers.publication import below_mounts
+
+        with below_mounts(first, second) as (folder, one, other):
+            number = swap(folder, one, other)
+    if number:
         raise OSError(number, os.strerror(number), first, None, second)
 
 
