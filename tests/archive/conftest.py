@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
 from cstorage.archive import apply, builder
+from cstorage.archive.apply import ApplyOptions, apply_layer
 from cstorage.archive.header import BLKTYPE, CHRTYPE, DIRTYPE, FIFOTYPE, LNKTYPE, REGTYPE, SYMTYPE
 from cstorage.archive.writer import END, Entry, encode, padding
 
@@ -135,6 +137,18 @@ class Root(NamedTuple):
                 )
             )
         return found
+
+
+class Imported:
+    """An archive in a tree, with what was recorded of it."""
+
+    def __init__(self, data: bytes, root: Root) -> None:
+        self.data = data
+        self.root = root
+        self.recipe, self.manifest = io.BytesIO(), io.BytesIO()
+        self.summary = apply_layer(
+            io.BytesIO(data), root.fd, ApplyOptions(), recipe=self.recipe, manifest=self.manifest
+        )
 
 
 @pytest.fixture

@@ -15,13 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cstorage.archive import assembly
-from cstorage.archive.apply import ApplyOptions, apply_layer
 from cstorage.archive.beneath import Payloads
 from cstorage.archive.compression import compressing
 from cstorage.archive.recipe import RecipeWriter, assemble, crc64, read_recipe
 from cstorage.archive.threads import Beside
 from cstorage.errors import ArchiveError, ContentChanged
 from cstorage.model import Compression
+
+from .conftest import Imported
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,16 +39,8 @@ def content(size: int) -> bytes:
     return hashlib.shake_128(b"%d" % size).digest(min(size, 4096)).ljust(size, b"%d" % (size % 7))
 
 
-class Exported:
+class Exported(Imported):
     """An imported archive, and ways to get it out again."""
-
-    def __init__(self, data: bytes, root: Root) -> None:
-        self.data = data
-        self.root = root
-        self.recipe, self.manifest = io.BytesIO(), io.BytesIO()
-        self.summary = apply_layer(
-            io.BytesIO(data), root.fd, ApplyOptions(), recipe=self.recipe, manifest=self.manifest
-        )
 
     def to(self, sink: Any, *, listed: bool = True, digest: str = "") -> int:
         with Payloads([self.root.fd]) as payloads:

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cstorage.archive import twin as twins
-from cstorage.archive.apply import ApplyOptions, apply_layer
 from cstorage.archive.beneath import Payloads
 from cstorage.archive.recipe import RecipeWriter, assemble
 from cstorage.archive.twin import Twin, begun
 from cstorage.errors import ArchiveError, ContentChanged
+
+from .conftest import Imported
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,16 +31,11 @@ BIG = 3 << 20
 CUT = 1 << 14
 
 
-class Exported:
+class Exported(Imported):
     """A layer of small files with a large one among them, and a twin for it."""
 
     def __init__(self, data: bytes, root: Root) -> None:
-        self.data = data
-        self.root = root
-        self.recipe, self.manifest = io.BytesIO(), io.BytesIO()
-        self.summary = apply_layer(
-            io.BytesIO(data), root.fd, ApplyOptions(), recipe=self.recipe, manifest=self.manifest
-        )
+        super().__init__(data, root)
         self.twin = Twin(root.fd, CUT)
         self.opened_here = 0
 
