@@ -32,11 +32,11 @@ from cstorage.model import Compression, DiffSummary, Digest
 from journal.plain import TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-_CHUNK = 1 << 20  # decoded bytes handed around at a time
-_AHEAD = 1 << 20  # received bytes decoded at a time
-_DEPTH = 16  # chunks ahead: enough that a thread which the scheduler lets wait stops no other
+_CHUNK = 2 << 20  # decoded bytes handed around at a time
+_AHEAD = 2 << 20  # received bytes decoded at a time
+_DEPTH = 8  # chunks ahead: enough that a thread which the scheduler lets wait stops no other
 _RATIO_FLOOR = 16 << 20
 _HOLES_MAX = 4 << 30  # zeros hashed per archive; beyond, sparse files stay without digest
 _SHA256 = "sha256:"
@@ -173,6 +173,7 @@ class _Run:
             # Decoding has begun: what is imported from here on costs no time.
             self._recipe = RecipeWriter(recipe) if recipe is not None else None
             self._manifest = ManifestWriter(manifest) if manifest is not None else None
+            self._empty = self._manifest.hasher().digest() if self._manifest is not None else b""
             self._reader = TarReader(self._next_chunk)
             self._content = _ContentStream(
                 self._reader,
@@ -256,24 +257,12 @@ class _Run:
             self._recipe,
             self._manifest,
         )
-        sharing = extractor if isinstance(extractor, SharingExtractor) else None
-        empty = manifest.hasher().digest() if manifest is not None else b""
+        empty = self._empty
         while (member := reader.next()) is not None:
             content.crc = 0
             content.digest = empty
             if member.sparse is not None:
                 self._before_sparse(member, recipe)
-            path = sharing.hand_over(member) if sharing is not None else None
-            if path is not None:
-                if recipe is not None:
-                    recipe.member(member.segment, member.name, member.size, content.crc)
-                if manifest is not None:
-                    manifest.add((
-                        0, path, tar.REGTYPE, member.mode & 0o7777, member.uid, member.gid,
-                        member.size, member.mtime_ns, member.linkname, member.devmajor,
-                        member.devminor, (), content.digest,
-                    ))  # fmt: skip
-                continue
             path, mark = extractor.add(member)
             if b".wh." not in member.name or not _base(member.name).startswith(b".wh."):
                 uids.add(member.uid & 0xFFFFFFFF)
@@ -288,6 +277,11 @@ class _Run:
                     member.linkname, member.devmajor, member.devminor, member.xattrs or (),
                     content.digest if regular else b"",
                 ))  # fmt: skip
+                if regular and recipe is not None:
+                    name = member.name
+                    above = name[: name.rfind(b"/") + 1]
+                    if reader.precedes(above) and name in (path, b"./" + path):
+                        extractor.follow(path, self._alike(member, above, recipe, manifest))
         first = True
         for piece in reader.trailer():
             if recipe is not None and (piece or first):
@@ -300,6 +294,38 @@ class _Run:
         if manifest is not None:
             manifest.close()
         return self._summary(uids, gids, extractor.entries, size, extractor.disk_size)
+
+    def _alike(
+        self, first: Member, above: bytes, recipe: RecipeWriter, manifest: ManifestWriter
+    ) -> Iterator[tuple[Member, bytes, memoryview, int]]:
+        """What ``Extractor.follow`` asks for; of each one it made, the records are written.
+
+        All are the object ``first``: to make another one for each costs a fifth of the work.
+        """
+        reader, hasher, empty = self._reader, manifest.hasher, self._empty
+        chunk = reader.chunk
+        view = memoryview(chunk)
+        begin = len(above)
+        clean = 2 if above.startswith(b"./") else 0
+        begun = False
+        for name, size, mtime, start, at in reader.alike(first):
+            if not name.startswith(above):
+                return
+            if not begun:
+                begun = True
+                recipe.begin_alike(chunk[at : at + tar.BLOCK])
+                manifest.begin_alike(first.mode & 0o7777, first.uid, first.gid)
+            first.name, first.size, first.mtime_ns = name, size, mtime
+            place = at + tar.BLOCK
+            content = view[place : place + size]
+            yield first, name[begin:], content, place
+            crc = 0
+            digest = empty
+            if size:
+                crc = crc64(content)
+                digest = hasher(content).digest()
+            recipe.alike(chunk, start, at, name, size, crc)
+            manifest.alike(name[clean:], size, mtime, digest)
 
     def _record(self, member: Member, mark: int, recipe: RecipeWriter) -> None:
         """The recipe's entry for a member; content that is not on disk goes into the recipe."""

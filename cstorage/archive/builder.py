@@ -37,8 +37,12 @@ if TYPE_CHECKING:
 
     from cstorage.archive.reader import Member
 
-Job: TypeAlias = "tuple[Member, bytes, int]"
-"""A file that was handed over: the member, its path, and its content's place in memory."""
+File: TypeAlias = "tuple[bytes, int, tuple[int, int], int, int, int]"
+Job: TypeAlias = "tuple[Member, bytes, File]"
+"""A file that was handed over: its member, its path, and what was sent of it.
+
+Members that differ in name, size and time share an object: those are the file's.
+"""
 
 AFTER = 256
 """Files before the process is started: small layers are done before it would be ready."""
@@ -49,8 +53,8 @@ START_WAIT_S = 0.0
 _MESSAGE_MAX = 1 << 15  # bytes of one message
 _FILES_MAX = 64  # files in one message, and so directories
 _DIRECTORIES = 128  # that the builder keeps open; their numbers are used again in turn
-_SLOT = 1 << 20  # bytes of a piece of the stream
-_SLOTS = 8
+_SLOT = 2 << 20  # bytes of a piece of the stream
+_SLOTS = 4
 _BACKLOG = 6 * _FILES_MAX  # files that wait for it before it is taken to have enough to do
 _REST = 4 * _FILES_MAX  # files that the importer makes itself after it waited for few
 
@@ -58,7 +62,6 @@ _REST = 4 * _FILES_MAX  # files that the importer makes itself after it waited f
 class _Batch(NamedTuple):
     number: int
     jobs: list[Job]
-    names: set[bytes]
 
 
 class Builder:
@@ -97,8 +100,10 @@ class Builder:
         self._rest = 0  # files that are made here before ``takes`` looks again
 
     def _begin(self, number: int) -> None:
-        self._batch = _Batch(number, [], set())
-        self._jobs, self._names = self._batch.jobs, self._batch.names
+        self._batch = _Batch(number, [])
+        self._jobs = self._batch.jobs
+        self._names: set[bytes] = set()  # of all that is perhaps not there yet,
+        self._named = -1  # when there were that many in the batch
 
     # -- the process ---------------------------------------------------------------------------
 
@@ -220,7 +225,7 @@ class Builder:
             self._poll()
             if not self._ready:
                 return False
-            if self._waiting + len(self._batch.jobs) < _BACKLOG:
+            if self._waiting + len(self._jobs) < _BACKLOG:
                 self.room = _FILES_MAX - 1
                 return True
             self._rest = _FILES_MAX - 1
@@ -261,10 +266,10 @@ class Builder:
         """Hand over one file; its directory's ``fd`` must stay open until ``flush``."""
         if directory != self._directory:
             self._enter(directory, fd)
-        self._files.append((base, member.mode & 0o7777, owner, member.mtime_ns, start, member.size))
+        file = (base, member.mode & 0o7777, owner, member.mtime_ns, start, member.size)
+        self._files.append(file)
         jobs = self._jobs
-        jobs.append((member, name, start))
-        self._names.add(name)
+        jobs.append((member, name, file))
         if len(jobs) >= _FILES_MAX:
             self.flush()
 
@@ -334,8 +339,12 @@ class Builder:
         """Whether ``name``, or a directory above it, is a file that is perhaps not there yet."""
         if not self._sent and not self._batch.jobs:
             return False
+        # Asked often only while nothing is handed over, as among hard links.
+        if self._named != len(self._jobs):
+            self._named = len(self._jobs)
+            self._names = {job[1] for batch in (*self._sent, self._batch) for job in batch.jobs}
         while name:
-            if name in self._batch.names or any(name in batch.names for batch in self._sent):
+            if name in self._names:
                 return True
             name = name.rpartition(b"/")[0]
         return False
@@ -356,8 +365,8 @@ class Builder:
 
     def content(self, job: Job) -> memoryview:
         """The content of a job that ``drain`` returned."""
-        member, _, start = job
-        return memoryview(self._memory)[start : start + member.size]
+        *_, start, size = job[2]
+        return memoryview(self._memory)[start : start + size]
 
 
 __all__ = ["Builder", "Job"]

@@ -20,6 +20,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import sys
 
 from cstorage.archive import beneath
 from cstorage.archive import header as tar
@@ -34,7 +35,7 @@ from cstorage.errors import ArchiveBreakout, ArchiveError, ArchiveLimitExceeded
 from journal.plain import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from cstorage.archive.options import ApplyOptions
 
@@ -137,10 +138,73 @@ class Extractor:
         except OSError as error:
             raise refused(name, error) from error
         finally:
-            if self._parents.retired:
-                self._before_closing()
-                self._parents.tidy()
+            self._tidy()
         return name, PRESENT
+
+    def _tidy(self) -> None:
+        if self._parents.retired:
+            self._before_closing()
+            self._parents.tidy()
+
+    def follow(self, name: bytes, members: Iterable[tuple[Member, bytes, memoryview, int]]) -> None:
+        """Make plain files in the directory of ``name``, a file that was just added.
+
+        ``members``: each member, the last component of its name, its content, and where in the
+        chunk that is; they differ from the one before in name, size and time only. Whenever the
+        next one is asked for, the one before was made. Ends at the first one of which more is
+        to be thought.
+        """
+        parents, seen, limits = self._parents, self._seen, self._limits
+        directory = name.rpartition(b"/")[0]
+        parent = parents.get(directory)
+        if parent is None or b".wh." in directory:
+            return
+        above = directory + b"/" if directory else b""
+        most = limits.max_name - len(above)
+        left = limits.max_entries - self.entries if limits.max_entries else sys.maxsize
+        place, retired = self.place, parents.retired
+        made = size = occupied = 0
+        try:
+            for member, base, content, at in members:
+                path = above + base
+                known = hash(path)
+                if (
+                    b"/" in base
+                    or base.startswith(b".")  # nor a whiteout, then
+                    or not 0 < len(base) <= most
+                    or made >= left
+                    or known in seen
+                    or retired
+                ):
+                    return
+                seen.add(known)
+                made += 1
+                try:
+                    place(member, path, directory, base, parent, content, at)
+                except OSError as error:
+                    raise refused(path, error) from error
+                length = len(content)
+                size += length
+                occupied += -(-length // BLOCK)
+        finally:
+            self.entries += made
+            self._content_size += size
+            self.disk_size += occupied * BLOCK
+            self._tidy()
+
+    def place(
+        self,
+        member: Member,
+        name: bytes,
+        directory: bytes,
+        base: bytes,
+        parent: Parent,
+        content: memoryview,
+        at: int,
+    ) -> None:
+        """Make a plain file; its content is in a chunk of the stream ``at`` that place."""
+        del name, directory, at
+        self._make_file(member, parent, base, lambda fd, _: write_all(fd, content))
 
     def _beyond_limits(self, name: bytes) -> NoReturn:
         limits = self._limits

@@ -14,15 +14,13 @@ Rules of this module:
 
 from __future__ import annotations
 
-import sys
 from functools import partial
 
 from cstorage.archive import beneath
-from cstorage.archive import header as tar
 from cstorage.archive.attributes import TIME_MAX_NS
 from cstorage.archive.builder import Builder, Job
-from cstorage.archive.extract import BLOCK, Extractor, refused, write_all
-from journal.plain import TYPE_CHECKING
+from cstorage.archive.extract import Extractor, refused, write_all
+from journal.plain import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,13 +57,10 @@ class SharingExtractor(Extractor):
             and _is_plain(self._parents.root)
         )
         self._builder = builder if usable else None
+        self._known: Member | None = None
+        self._owner = _AS_IT_IS  # of that one's files
         if usable:
             self._parents.watch()
-        # What is known of the directory and the owners of files that were handed over.
-        self._there: bytes | None = None
-        self._base_max = 0
-        self._owners: dict[tuple[int, int], tuple[int, int]] = {}
-        self._entries_max = self._limits.max_entries or sys.maxsize
 
     def close(self) -> None:
         self._helper.close()
@@ -102,69 +97,51 @@ class SharingExtractor(Extractor):
             or len(base) > _NAME_MAX
         ):
             return False
-        owner = self._attributes.owner(member.uid, member.gid, base)
-        if owner == (self._uid, self._gid) and not parent.set_group:
-            owner = _AS_IT_IS
         start = 0
         if member.size:
             start = self._share(builder, member.size)
             if start < 0:
                 return False
             self._count(member.size)
-        builder.take(member, name, directory, base, parent.fd, owner, start)
-        if builder.failed:
-            self.settle()
-        elif not parent.set_group:
-            self._there = directory
-            self._base_max = min(_NAME_MAX, self._limits.max_name - len(directory) - 1)
-            self._owners[member.uid, member.gid] = owner
+        self._take(builder, member, name, directory, base, parent, start)
         return True
 
-    def hand_over(self, member: Member) -> bytes | None:
-        """Leave one more file of the same directory to the builder; its path, or None: ``add`` it.
-
-        What ``add`` does for such files, without what it found out about the one before.
-        """
-        builder = self._builder
-        if builder is None or not builder.room or member.type != tar.REGTYPE:
-            return None
-        name = member.name
-        if name.startswith(b"./"):
-            name = name[2:]
-        directory, _, base = name.rpartition(b"/")
-        owner = self._owners.get((member.uid, member.gid))
-        if (
-            directory != self._there
-            or owner is None
-            or not 0 < len(base) <= self._base_max
-            or base.startswith(b".")  # nor a whiteout, then
-            or name.startswith(b"/")
-            or self.entries >= self._entries_max
-            or not 0 <= member.mtime_ns <= TIME_MAX_NS
-            or member.xattrs is not None
-            or member.sparse is not None
-            or member.atime_ns is not None
-        ):
-            return None
-        known = hash(name)
-        parent = self._parents.get(directory)
-        if known in self._seen or parent is None or parent.set_group:
-            return None
-        start = 0
-        size = member.size
-        if size:
-            start = self._share(builder, size)
-            if start < 0:
-                return None
-            self._content_size += size
-            self.disk_size += -(-size // BLOCK) * BLOCK
-        self.entries += 1
-        self._seen.add(known)
-        builder.room -= 1
-        builder.take(member, name, directory, base, parent.fd, owner, start)
+    def _take(
+        self,
+        builder: Builder,
+        member: Member,
+        name: bytes,
+        directory: bytes,
+        base: bytes,
+        parent: Parent,
+        start: int,
+    ) -> None:
+        if member is not self._known:
+            owner = self._attributes.owner(member.uid, member.gid, base)
+            if owner == (self._uid, self._gid) and not parent.set_group:
+                owner = _AS_IT_IS
+            self._known, self._owner = member, owner
+        builder.take(member, name, directory, base, parent.fd, self._owner, start)
         if builder.failed:
             self.settle()
-        return name
+
+    def place(
+        self,
+        member: Member,
+        name: bytes,
+        directory: bytes,
+        base: bytes,
+        parent: Parent,
+        content: memoryview,
+        at: int,
+    ) -> None:
+        builder = self._builder
+        if builder is not None and builder.takes():
+            chunk: Any = content.obj
+            if chunk is builder.chunk or builder.load(chunk):
+                self._take(builder, member, name, directory, base, parent, builder.base + at)
+                return
+        super().place(member, name, directory, base, parent, content, at)
 
     # -- order -----------------------------------------------------------------------------------
 
@@ -174,7 +151,8 @@ class SharingExtractor(Extractor):
         if builder is None:
             return
         for job in builder.drain():
-            member, name, _ = job
+            member, name, file = job
+            *_, member.mtime_ns, _, member.size = file
             directory, _, base = name.rpartition(b"/")
             try:
                 parent = self._parents.get(directory) or self._parent(directory, name)

@@ -125,6 +125,26 @@ def fields(block: bytes) -> Fields:
     return name, mode, uid, gid, size, mtime * _SECOND, kind, linkname, major, minor, gnu
 
 
+def is_plain(block: bytes, name: bytes) -> bool:
+    """Whether numbers are spelled as every common writer does, and ``name`` is in one place."""
+    return (
+        block[0 : _end(block, 0, 100)] == name
+        and block[345] == 0
+        and _ORDINARY.match(block, 100) is not None
+    )
+
+
+_PLAIN_TIME = re.compile(rb"[\0 ]([0-7]{11})[\0 ]")
+
+
+def plain_time(text: bytes) -> int:
+    """The time between the end of the size and that of its own. Raises ``ArchiveError``."""
+    match = _PLAIN_TIME.fullmatch(text)
+    if match is None:
+        raise ArchiveError("invalid tar header: mtime is not an octal number")
+    return int(match[1], 8) * _SECOND
+
+
 def _remember(ids: bytes) -> tuple[int, int, int]:
     mode, uid, gid = ids.split(b"\0")
     if len(_known_ids) >= _KNOWN_MAX:

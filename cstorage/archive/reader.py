@@ -19,6 +19,8 @@ Malformed archives raise ``ArchiveError``, cut ones ``ArchiveTruncated``.
 
 from __future__ import annotations
 
+from zlib import adler32
+
 from cstorage.archive import header as tar
 from cstorage.archive.header import BLOCK, EXTENDED_MAX, ZERO_BLOCK
 from cstorage.errors import ArchiveError, ArchiveTruncated
@@ -176,6 +178,63 @@ class TarReader:
         if len(block) == BLOCK and block[156] in b"012345" and block != ZERO_BLOCK:
             return self._ordinary(tar.fields(block), padding + block if padding else block)
         return self._extended(padding, block)
+
+    def precedes(self, name: bytes) -> bool:
+        """Whether the next block, as far as it is known, begins with ``name``."""
+        return self.chunk.startswith(name, self.at + self._padding)
+
+    def alike(self, first: Member) -> Iterator[tuple[bytes, int, int, int, int]]:
+        """Plain files right behind ``first``, the present one, that differ from it in name, size
+        and time only, as long as the chunk holds all of them.
+
+        Yields (name, size, time, where the segment begins, where the header block begins). The
+        content follows that block; it counts as taken when the next one is asked for. A member
+        that is not of that kind, or malformed, is left to ``next``.
+        """
+        head = first.segment[-BLOCK:]
+        if (
+            self._content
+            or head[156] != tar.REGTYPE
+            or len(first.segment) >= 2 * BLOCK  # with an extended header
+            or not tar.is_plain(head, first.name)
+        ):
+            return
+        chunk, start, padding = self.chunk, self.at, self._padding
+        end = len(chunk)
+        ids, rest = head[100:124], head[154:]
+        # The sum counts the checksum as eight spaces; two bytes behind its digits are in ``rest``.
+        known = (adler32(rest[2:]) & 0xFFFF) - 1 + 256
+        times: dict[bytes, int] = {}
+        while True:
+            at = start + padding
+            begin = at + BLOCK
+            if begin > end or not (chunk.startswith(ids, at + 100) and
+                                   chunk.startswith(rest, at + 154)):  # fmt: skip
+                return
+            digits, total = chunk[at + 124 : at + 135], chunk[at + 148 : at + 154]
+            if not (digits.isdigit() and total.isdigit()):
+                return
+            try:
+                size = int(digits, 8)
+                # Fewer than 65 521: nothing is lost by the modulus of ``adler32``.
+                if (adler32(chunk[at : at + 148]) & 0xFFFF) - 1 + known != int(total, 8):
+                    return
+            except ValueError:
+                return
+            stop = begin + size
+            last = chunk.find(0, at, at + 100)
+            if stop > end or last <= at:
+                return
+            when = chunk[at + 135 : at + 148]
+            mtime = times.get(when)
+            if mtime is None:
+                try:
+                    times[when] = mtime = tar.plain_time(when)
+                except ArchiveError:
+                    return
+            yield chunk[at:last], size, mtime, start, at
+            start = self.at = stop
+            padding = self._padding = -size & 511
 
     def _ordinary(self, head: tar.Fields, segment: bytes) -> Member:
         member = Member()

@@ -40,6 +40,9 @@ _LINE_MAX = 16 << 20  # 8 MiB of headers in base64, with room: no recipe of ours
 _BATCH = 1 << 18
 _READ = 15 << 13  # the allocator gives larger ones back each time, and gets new pages
 _go_iso: Callable[[bytes | memoryview, int], int] | None = None
+_PADDINGS = [b"AAAA" * threes for threes in range(512 // 3 + 1)]
+_ZERO_THREES = [bytes(3 * threes) for threes in range(512 // 3 + 1)]
+"""Zeros that pad a file, by threes, as the text has them and as the archive has."""
 _PLAIN = bytes(byte for byte in range(0x20, 0x7F) if byte not in b'"\\<>&')
 """Bytes that stand for themselves in the JSON of the reference (it escapes ``<``, ``>``, ``&``)."""
 
@@ -91,6 +94,8 @@ class RecipeWriter:
         self._lines: list[bytes] = []
         self._pending = 0
         self._position = 0
+        self._rest = b""
+        self._tails: list[bytes] = []
 
     def _line(self, line: bytes) -> None:
         self._position += 1
@@ -151,6 +156,46 @@ class RecipeWriter:
         if self._pending >= _BATCH:
             self._flush()
 
+    def begin_alike(self, head: bytes) -> None:
+        """``alike`` members follow, whose blocks are ``head`` from the 157th byte on."""
+        if head[156:] != self._rest:
+            self._rest = head[156:]
+            # Base64 goes by threes, and what is in front may have any length.
+            self._tails = [binascii.b2a_base64(head[156 + n :], newline=False) for n in (0, 2, 1)]
+
+    def alike(self, chunk: bytes, start: int, at: int, name: bytes, size: int, crc: int) -> None:
+        """``member`` whose segment is ``chunk`` from ``start`` to the end of the block ``at``."""
+        padding = at - start
+        threes = padding // 3
+        if chunk.startswith(_ZERO_THREES[threes], start):
+            start += 3 * threes
+        else:
+            threes = 0
+        position = self._position
+        self._position = position + 2
+        text = binascii.b2a_base64(chunk[start : at + 156 + -padding % 3], newline=False)
+        if size:
+            line = (
+                b'{"type":2,"payload":"%s%s%s","position":%d}\n'
+                b'{"type":1,%s"size":%d,"payload":"%s","position":%d}\n'
+            ) % (
+                _PADDINGS[threes], text, self._tails[padding % 3], position,
+                _name_field(name), size,
+                binascii.b2a_base64(crc.to_bytes(8, "big"), newline=False), position + 1,
+            )  # fmt: skip
+        else:
+            line = (
+                b'{"type":2,"payload":"%s%s%s","position":%d}\n'
+                b'{"type":1,%s"payload":null,"position":%d}\n'
+            ) % (
+                _PADDINGS[threes], text, self._tails[padding % 3], position,
+                _name_field(name), position + 1,
+            )  # fmt: skip
+        self._lines.append(line)
+        self._pending += len(line)
+        if self._pending >= _BATCH:
+            self._flush()
+
     def close(self) -> None:
         self._flush()
         self._sink.write(self._gzip.flush())
@@ -173,8 +218,6 @@ it; other spellings are legal JSON, too, and take the long way."""
 # Most of what is in front of a small file is known: zeros that pad the file before it, and the
 # second half of its header, which is that of the file before unless it has another owner. To
 # compare base64 costs a twentieth of decoding it.
-_PADDINGS = [b"A" * (size // 3 * 4) for size in range(512)]
-_ZEROS = bytes(512)
 _TAIL = 472
 """Characters of 352 to 354 bytes, which begin behind a header's type."""
 _ENDS = frozenset((b"AA", b"A=", b"=="))
@@ -201,10 +244,10 @@ def entries_of(text: bytes) -> Iterator[RecipeEntry]:
             if text.startswith(_RAW, at) and (
                 match := _REST.match(text, stop := text.find(b'"', start))
             ):
-                skipped = _PADDINGS[padding]
+                skipped = _PADDINGS[padding // 3]
                 if text.startswith(skipped, start):
                     start += len(skipped)
-                    zeros = _ZEROS[: padding // 3 * 3]
+                    zeros = _ZERO_THREES[padding // 3]
                 else:
                     zeros = b""
                 last = stop - _TAIL

@@ -12,81 +12,23 @@ import signal
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from cstorage.archive import apply, beneath, builder
-from cstorage.archive.apply import ApplyOptions, Limits, Progress, apply_layer
+from cstorage.archive.apply import Limits, Progress, apply_layer
 from cstorage.archive.handover import SharingExtractor
-from cstorage.archive.whiteouts import WhiteoutFormat
-from cstorage.errors import ArchiveError, ArchiveLimitExceeded, ArchiveTruncated
+from cstorage.errors import ArchiveLimitExceeded, ArchiveTruncated
+from tests.archive.outcomes import OPTIONS, alone, outcome, timeless, tree_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from cstorage.model import DiffSummary
 
 _PR_SET_CHILD_SUBREAPER = 36
 ROOT = os.geteuid() == 0
-OPTIONS = ApplyOptions(whiteouts=WhiteoutFormat.REMOVE)
-
-
-class Outcome(NamedTuple):
-    """All that an import leaves."""
-
-    tree: list[Any]
-    summary: DiffSummary | None
-    recipe: bytes
-    manifest: bytes
-    error: str
-
-
-def tree_state(top: Path) -> list[Any]:
-    """Every entry with its attributes and content; files that are one are told by their number."""
-    found = []
-    for path in sorted(top.rglob("*")):
-        info = path.lstat()
-        content: Any = None
-        if path.is_symlink():
-            content = os.readlink(path)
-        elif path.is_file():
-            content = path.read_bytes()
-        found.append((
-            str(path.relative_to(top)), info.st_mode, info.st_uid, info.st_gid, info.st_nlink,
-            info.st_mtime_ns, content,
-        ))  # fmt: skip
-    return found
-
-
-def timeless(found: Outcome) -> Outcome:
-    return found._replace(tree=[(*entry[:5], 0, entry[6]) for entry in found.tree])
-
-
-def outcome(path: Path, archive: bytes, guards: tuple[int, ...] | None, **options: Any) -> Outcome:
-    """Import ``archive`` into the new directory ``path``."""
-    path.mkdir()
-    recipe, manifest = io.BytesIO(), io.BytesIO()
-    root = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    summary, error = None, ""
-    try:
-        summary = apply_layer(
-            io.BytesIO(archive), root, OPTIONS._replace(**options),
-            recipe=recipe, manifest=manifest, guards=guards,
-        )  # fmt: skip
-    except (ArchiveError, OSError) as caught:
-        error = f"{type(caught).__name__}: {caught}"
-    finally:
-        os.close(root)
-    return Outcome(tree_state(path), summary, recipe.getvalue(), manifest.getvalue(), error)
-
-
-def alone(path: Path, archive: bytes, **options: Any) -> Outcome:
-    """The same by one process, whatever the fixtures say."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(builder, "AFTER", sys.maxsize)
-        return outcome(path, archive, None, **options)
 
 
 def many(scene: Any, count: int = 300, size: int = 700) -> Any:
