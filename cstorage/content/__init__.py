@@ -17,7 +17,10 @@ import os
 
 from cstorage.errors import StorageError
 from journal.checksum import sha256
-from journal.plain import BinaryIO, Path
+from journal.plain import TYPE_CHECKING, BinaryIO, Path
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 class ContentDamaged(StorageError):
@@ -62,13 +65,17 @@ class ContentStore:
             raise damaged
         return data
 
-    def adopt(self, source: Path, key: str) -> None:
-        """Move ``source`` (complete, synced, same file system) to its place; writer lock held."""
+    def adopt(self, source: Path, key: str) -> list[str]:
+        """Move ``source`` (complete, synced, same file system) to its place; writer lock held.
+
+        Returns the directories that the caller is to sync before anybody relies on it.
+        """
         target = os.fspath(self.path(key))
+        folder = os.path.dirname(target)
         if os.path.exists(target):
             os.unlink(source)
-            return
-        folder = os.path.dirname(target)
+            # Perhaps of one who died before the directories were synced.
+            return [folder, os.path.dirname(folder)]
         changed = [folder]
         while not os.path.exists(folder):
             folder = os.path.dirname(folder)
@@ -79,8 +86,7 @@ class ContentStore:
             except FileExistsError:
                 pass
         os.rename(source, target)
-        for folder in changed:
-            sync_directory(folder)
+        return changed
 
     def evict(self, key: str, trash: Path) -> None:
         """Move the file into ``trash``; a missing file is fine. Writer lock held."""
@@ -105,6 +111,13 @@ def sync_directory(path: Path | str) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def sync_directories(paths: Iterable[str]) -> None:
+    """The same for several. Changed together and then synced together, they are one commit of the
+    file system's journal, where each in turn would be one of its own."""
+    for path in dict.fromkeys(paths):
+        sync_directory(path)
 
 
 def write_synced(path: Path, data: bytes) -> None:

@@ -314,8 +314,11 @@ class GraphDriver(DriverReader, Protocol):
     def make_durable(self, prepared: Prepared) -> None:
         """Return when its content and directories are on disk. Slow; call it without the lock."""
 
-    def publish(self, prepared: Prepared) -> None:
-        """Rename it into place and sync the directories. Quick; closes nothing."""
+    def publish(self, prepared: Prepared) -> tuple[str, ...]:
+        """Rename it into place. Quick; closes nothing.
+
+        Returns the directories that the caller is to sync before anybody relies on it.
+        """
 
     def withdraw(self, layer_id: str, trash: StrPath) -> bool:
         """Unmount and move every trace of the layer into ``trash``; True if there was any."""

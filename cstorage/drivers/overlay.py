@@ -285,7 +285,7 @@ class OverlayDriver(TreeDriver):
 
     # -- publishing and withdrawing --------------------------------------------------------------
 
-    def publish(self, prepared: Prepared) -> None:
+    def publish(self, prepared: Prepared) -> tuple[str, ...]:
         home, layer_id = prepared.home, prepared.plan.id
         links = f"{home}/{layout.LINKS}"
         if not os.path.isdir(links):
@@ -295,8 +295,7 @@ class OverlayDriver(TreeDriver):
             raise DriverError(f"Stat {prepared.path}/link: no such file or directory")
         publication.move_into_place(prepared, f"{home}/{layer_id}")
         layout.make_link(home, link, layer_id)
-        publication.sync_directory(home)
-        publication.sync_directory(links)
+        return home, links
 
     def withdraw(self, layer_id: str, trash: StrPath) -> bool:
         checked_id(layer_id)

@@ -160,12 +160,12 @@ class VfsDriver(TreeDriver):
 
     # -- publishing and withdrawing --------------------------------------------------------------
 
-    def publish(self, prepared: Prepared) -> None:
+    def publish(self, prepared: Prepared) -> tuple[str, ...]:
         layers = f"{prepared.home}/{self.folder}"
         if not os.path.isdir(layers):
             publication.make_directories(layers, 0o700)
         publication.move_into_place(prepared, f"{layers}/{prepared.plan.id}")
-        publication.sync_directory(layers)
+        return (layers,)
 
     def withdraw(self, layer_id: str, trash: StrPath) -> bool:
         checked_id(layer_id)

@@ -20,6 +20,7 @@ from collections.abc import Iterable, Sequence
 
 import journal as journal_api
 from cstorage import events as ev
+from cstorage.content import sync_directories
 from cstorage.errors import StorageError
 from cstorage.model import Container, Image, Kind, Layer
 from cstorage.state import State
@@ -208,6 +209,7 @@ class Transaction:
             self._make_trash(gone_layers, gone_contents, gone_folders)
         published: list[str] = []
         exchanged: list[tuple[str, str]] = []
+        changed: list[str] = []
         self._unsettled = True
         try:
             for pair in self._exchanges:
@@ -216,9 +218,10 @@ class Transaction:
             for prepared in self._prepared:
                 self._clear_the_way(prepared.plan.id)
                 published.append(prepared.plan.id)
-                core.driver.publish(prepared)
+                changed += core.driver.publish(prepared)
             for key, path in self._contents.items():
-                core.content.adopt(path, key)
+                changed += core.content.adopt(path, key)
+            sync_directories(changed)
             if self.events:
                 self._append(use_reserve=self._trash is not None and not self._prepared)
                 self.written = True

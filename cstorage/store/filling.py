@@ -45,10 +45,14 @@ class HashingFile:
         self.work = work
         self.size = 0
 
-    def finish(self) -> str:
-        """Sync, name the file after its content, and return the content key."""
+    def finish(self, *, durable: bool = True) -> str:
+        """Name the file after its content, and return the content key.
+
+        Unless it is made ``durable``, the caller syncs the file system before it is used.
+        """
         self.file.flush()
-        os.fdatasync(self.file.fileno())
+        if durable:
+            os.fdatasync(self.file.fileno())
         self.size = os.fstat(self.file.fileno()).st_size
         self.file.close()
         with open(self.path, "rb") as written:
@@ -61,11 +65,17 @@ class HashingFile:
         return key
 
 
-def with_files(diff: DiffSummary, recipe: HashingFile, manifest: HashingFile | None) -> DiffSummary:
+def with_files(
+    diff: DiffSummary,
+    recipe: HashingFile,
+    manifest: HashingFile | None,
+    *,
+    durable: bool = True,
+) -> DiffSummary:
     """``diff`` with content keys and sizes of its finished recipe and manifest."""
-    diff = diff._replace(recipe=recipe.finish(), manifest="", manifest_size=0)
+    diff = diff._replace(recipe=recipe.finish(durable=durable), manifest="", manifest_size=0)
     if manifest is not None:
-        diff = diff._replace(manifest=manifest.finish())
+        diff = diff._replace(manifest=manifest.finish(durable=durable))
         diff = diff._replace(manifest_size=manifest.size)
     return diff._replace(recipe_size=recipe.size)
 
@@ -114,18 +124,21 @@ def extract(
     options: ApplyOptions | None,
     work: Workspace,
     listing: Callable[[HashingFile], HashingFile | None] | None = None,
+    *,
+    durable: bool = True,
 ) -> DiffSummary:
     """Extract the archive; its recipe and manifest become content files of the work folder.
 
     ``listing`` makes the layer's manifest of the archive's, None if nobody knows all that the layer
-    has.
+    has. Unless those files are made ``durable``, the caller syncs the file system.
     """
     recipe, manifest = HashingFile(work, "=recipe"), HashingFile(work, "=manifest")
     try:
         diff = core.driver.apply(
             prepared, source, options, recipe=recipe.file, manifest=manifest.file
         )
-        return with_files(diff, recipe, listing(manifest) if listing is not None else manifest)
+        listed = listing(manifest) if listing is not None else manifest
+        return with_files(diff, recipe, listed, durable=durable)
     finally:
         recipe.file.close()
         manifest.file.close()

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from cstorage import events as ev
+from cstorage.content import sync_directories
 from cstorage.errors import (
     ContentChanged,
     DriverError,
@@ -283,6 +284,8 @@ def _make(
     request = request._replace(id=id_, parent=base.parent)
     image = not request.writable
     with core.work() as work, core.tree_work(work, image=image) as tree_work:
+        # A tree that was filled is made durable with all of its file system.
+        whole = source is not None and tree_work is work
         blobs = bigdata.stage(request.big_data, work, Kind.LAYER)
         with prepare(core, base, id_, request, tree_work) as prepared:
             diff = base.diff
@@ -292,7 +295,7 @@ def _make(
                     toc: str = twin.diff.toc_digest
                 else:
                     archive = chunked.TableReader(source)
-                    diff = extract(core, prepared, archive, options, work)
+                    diff = extract(core, prepared, archive, options, work, durable=not whole)
                     manifest = work.path / f"content-{diff.manifest}"
                     toc = chunked.digest_of(archive, options, manifest, prepared.root_fd)
                 if expected and diff.uncompressed_digest != expected:
@@ -300,13 +303,14 @@ def _make(
                         f"the archive has digest {diff.uncompressed_digest}, expected {expected}"
                     )
                 diff = diff._replace(toc_digest=Digest(toc_digest or toc))
-            core.driver.make_durable(prepared)
             contents = staged_contents(diff if source is not None else DiffSummary(), blobs)
             if tree_work is work:
-                work.declare(Intent(core.driver.name, (id_,), tuple(contents)))
+                intent = Intent(core.driver.name, (id_,), tuple(contents))
+                work.declare(intent, durable=not whole)
             else:
                 work.declare(Intent(core.driver.name, (), tuple(contents)))
                 tree_work.declare(Intent(core.driver.name, (id_,), ()))
+            core.driver.make_durable(prepared)
             with core.transaction() as tx:
                 again = check(core, tx.catalogue, request, staged)
                 if again.maps != base.maps or again.base_maps != base.base_maps:
@@ -360,7 +364,7 @@ def create_tree(core: Core, request: LayerRequest) -> str:
         core.driver.make_durable(prepared)
         work.declare(Intent(core.driver.name, (id_,), ()))
         with core.transaction() as tx:
-            core.driver.publish(prepared)
+            sync_directories(core.driver.publish(prepared))
             del tx
         # The tree has no record by intention: the intent must not outlive its publication.
         work.settle()

@@ -16,6 +16,7 @@ import stat
 from pathlib import Path
 
 from cstorage import events as ev
+from cstorage.content import sync_directories
 from cstorage.errors import (
     LayerContentModified,
     LayerDirectoryDamaged,
@@ -119,7 +120,7 @@ def _list_again(core: Core, layer: Layer) -> None:
             damaged = work.path / "=damaged"
             damaged.mkdir()
             core.content.evict(old, damaged)
-            core.content.adopt(work.path / f"content-{new}", new)
+            sync_directories(core.content.adopt(work.path / f"content-{new}", new))
 
 
 def _mend(core: Core, layer: Layer) -> None:

@@ -122,11 +122,18 @@ class Workspace:
         """Descriptors: as long as any process has one of them open, the folder is not swept."""
         return (self._lock_fd,) if self._lock_fd >= 0 else ()
 
-    def declare(self, intent: Intent) -> None:
-        """Write down, durably, what is about to move between this folder and the store."""
+    def declare(self, intent: Intent, *, durable: bool = True) -> None:
+        """Write down what is about to move between this folder and the store.
+
+        Unless it is ``durable``, the caller syncs the file system before anything moves.
+        """
         self.intent = intent
         os.utime(self._lock_fd)  # from now on a sweep has to look at the folder
         draft = self.path / f"{_INTENT}.new"
+        if not durable:
+            draft.write_bytes(_packed(intent))
+            os.rename(draft, self.path / _INTENT)
+            return
         write_synced(draft, _packed(intent))
         os.rename(draft, self.path / _INTENT)
         sync_directory(self.path)
