@@ -96,7 +96,7 @@ class Builder:
         """What was put into the memory last (``load``), at ``base``."""
         self.base = 0
         self.room = 0
-        """Files that may be handed over before ``takes`` is asked again."""
+        """Files that may be handed over before ``takes`` looks again."""
         self._rest = 0  # files that are made here before ``takes`` looks again
 
     def _begin(self, number: int) -> None:
@@ -216,7 +216,6 @@ class Builder:
     def takes(self) -> bool:
         """Whether the next file should be handed over."""
         if self.room:
-            self.room -= 1
             return True
         if self._rest:  # it has enough to do, or the importer waits often
             self._rest -= 1
@@ -226,7 +225,7 @@ class Builder:
             if not self._ready:
                 return False
             if self._waiting + len(self._jobs) < _BACKLOG:
-                self.room = _FILES_MAX - 1
+                self.room = _FILES_MAX
                 return True
             self._rest = _FILES_MAX - 1
             return False
@@ -239,12 +238,14 @@ class Builder:
             self._start()
         if not self._off and (START_WAIT_S or not self._seen & 15):
             self._await_ready()
+        self.room = _FILES_MAX if self._ready else 0
         return self._ready
 
     def load(self, chunk: bytes) -> bool:
         """Put ``chunk``, which holds contents, into the memory; False if there is no room now."""
         slot = (self._slot + 1) % _SLOTS
         if self._used[slot] > self._answered or len(chunk) > _SLOT:
+            self.room -= self.room > 0
             return False
         self._used[self._slot] = self._batch.number
         self.base = slot * _SLOT
@@ -262,8 +263,12 @@ class Builder:
         fd: int,
         owner: tuple[int, int],
         start: int,
-    ) -> None:
-        """Hand over one file; its directory's ``fd`` must stay open until ``flush``."""
+    ) -> bool:
+        """Hand over one file; its directory's ``fd`` must stay open until ``flush``.
+
+        Returns whether there are files that the process will not make.
+        """
+        self.room -= 1
         if directory != self._directory:
             self._enter(directory, fd)
         file = (base, member.mode & 0o7777, owner, member.mtime_ns, start, member.size)
@@ -272,6 +277,8 @@ class Builder:
         jobs.append((member, name, file))
         if len(jobs) >= _FILES_MAX:
             self.flush()
+            return self._off
+        return False
 
     def _enter(self, directory: bytes, fd: int) -> None:
         number = self._numbers.get(directory)
@@ -329,11 +336,6 @@ class Builder:
                 return
             self._answered = batch.number
             self._sent.popleft()
-
-    @property
-    def failed(self) -> bool:
-        """Whether files were handed over that the process will not make."""
-        return self._off and bool(self._sent or self._batch.jobs)
 
     def holds(self, name: bytes) -> bool:
         """Whether ``name``, or a directory above it, is a file that is perhaps not there yet."""

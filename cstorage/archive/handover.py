@@ -103,27 +103,17 @@ class SharingExtractor(Extractor):
             if start < 0:
                 return False
             self._count(member.size)
-        self._take(builder, member, name, directory, base, parent, start)
+        self._know(member, base, parent)
+        if builder.take(member, name, directory, base, parent.fd, self._owner, start):
+            self.settle()
         return True
 
-    def _take(
-        self,
-        builder: Builder,
-        member: Member,
-        name: bytes,
-        directory: bytes,
-        base: bytes,
-        parent: Parent,
-        start: int,
-    ) -> None:
-        if member is not self._known:
-            owner = self._attributes.owner(member.uid, member.gid, base)
-            if owner == (self._uid, self._gid) and not parent.set_group:
-                owner = _AS_IT_IS
-            self._known, self._owner = member, owner
-        builder.take(member, name, directory, base, parent.fd, self._owner, start)
-        if builder.failed:
-            self.settle()
+    def _know(self, member: Member, base: bytes, parent: Parent) -> None:
+        """Find out who owns the files of this member, and of those that are alike."""
+        owner = self._attributes.owner(member.uid, member.gid, base)
+        if owner == (self._uid, self._gid) and not parent.set_group:
+            owner = _AS_IT_IS
+        self._known, self._owner = member, owner
 
     def place(
         self,
@@ -136,10 +126,14 @@ class SharingExtractor(Extractor):
         at: int,
     ) -> None:
         builder = self._builder
-        if builder is not None and builder.takes():
+        if builder is not None and (builder.room or builder.takes()):
             chunk: Any = content.obj
             if chunk is builder.chunk or builder.load(chunk):
-                self._take(builder, member, name, directory, base, parent, builder.base + at)
+                if member is not self._known:
+                    self._know(member, base, parent)
+                start = builder.base + at
+                if builder.take(member, name, directory, base, parent.fd, self._owner, start):
+                    self.settle()
                 return
         super().place(member, name, directory, base, parent, content, at)
 

@@ -37,7 +37,15 @@ PIECE = 1 << 20
 """Most raw bytes in one segment."""
 
 _LINE_MAX = 16 << 20  # 8 MiB of headers in base64, with room: no recipe of ours has longer lines
-_BATCH = 1 << 18
+_BATCH = 1 << 18  # bytes compressed at once
+_FILE = (
+    b'{"type":2,"payload":"%s","position":%d}\n'
+    b'{"type":1,%s"size":%d,"payload":"%s","position":%d}\n'
+)
+_ALIKE_SPELLED = _FILE.replace(b"%s", b"%s%s%s", 1)
+_ALIKE = _ALIKE_SPELLED.replace(b'1,%s"', b'1,"name":"%s","')
+_PARTS, _NAME = 8, 4  # what either takes, and which of them the name is
+_ALIKE_MAX = 128
 _READ = 15 << 13  # the allocator gives larger ones back each time, and gets new pages
 _go_iso: Callable[[bytes | memoryview, int], int] | None = None
 _PADDINGS = [b"AAAA" * threes for threes in range(512 // 3 + 1)]
@@ -92,23 +100,35 @@ class RecipeWriter:
             self._gzip = zlib.compressobj(1, wbits=31)
         self._sink = sink
         self._lines: list[bytes] = []
-        self._pending = 0
+        self._pending = 0  # bytes in them
         self._position = 0
+        # Parts of lines that ``alike`` wrote, ``_PARTS`` each, behind ``_lines``.
+        self._parts: list[bytes | int] = []
         self._rest = b""
         self._tails: list[bytes] = []
 
     def _line(self, line: bytes) -> None:
         self._position += 1
-        self._lines.append(line)
-        self._pending += len(line)
+        self._put(line)
+
+    def _put(self, lines: bytes) -> None:
+        if self._parts:
+            self._write_alike()
+        self._lines.append(lines)
+        self._pending += len(lines)
         if self._pending >= _BATCH:
             self._flush()
 
     def _flush(self) -> None:
-        if out := self._gzip.compress(b"".join(self._lines)):
-            self._sink.write(out)
-        self._lines.clear()
-        self._pending = 0
+        """Compress whole batches: how the text came in parts must not show in the result."""
+        text = b"".join(self._lines)
+        view = memoryview(text)
+        whole = len(text) - len(text) % _BATCH
+        for at in range(0, whole, _BATCH):
+            if out := self._gzip.compress(view[at : at + _BATCH]):
+                self._sink.write(out)
+        self._lines = [text[whole:]]
+        self._pending = len(text) - whole
 
     def segment(self, data: bytes | memoryview) -> None:
         """Raw bytes of the archive (headers, padding, contents that are kept here)."""
@@ -135,26 +155,19 @@ class RecipeWriter:
         position = self._position
         self._position = position + 2
         if size:
-            line = (
-                b'{"type":2,"payload":"%s","position":%d}\n'
-                b'{"type":1,%s"size":%d,"payload":"%s","position":%d}\n'
-            ) % (
-                binascii.b2a_base64(segment, newline=False), position,
-                _name_field(name), size,
+            lines = _FILE % (
+                binascii.b2a_base64(segment, newline=False), position, _name_field(name), size,
                 binascii.b2a_base64(crc.to_bytes(8, "big"), newline=False), position + 1,
             )  # fmt: skip
         else:
-            line = (
+            lines = (
                 b'{"type":2,"payload":"%s","position":%d}\n'
                 b'{"type":1,%s"payload":null,"position":%d}\n'
             ) % (
                 binascii.b2a_base64(segment, newline=False), position,
                 _name_field(name), position + 1,
             )  # fmt: skip
-        self._lines.append(line)
-        self._pending += len(line)
-        if self._pending >= _BATCH:
-            self._flush()
+        self._put(lines)
 
     def begin_alike(self, head: bytes) -> None:
         """``alike`` members follow, whose blocks are ``head`` from the 157th byte on."""
@@ -165,6 +178,9 @@ class RecipeWriter:
 
     def alike(self, chunk: bytes, start: int, at: int, name: bytes, size: int, crc: int) -> None:
         """``member`` whose segment is ``chunk`` from ``start`` to the end of the block ``at``."""
+        if not size:
+            self.member(chunk[start : at + 512], name, 0, 0)
+            return
         padding = at - start
         threes = padding // 3
         if chunk.startswith(_ZERO_THREES[threes], start):
@@ -173,31 +189,33 @@ class RecipeWriter:
             threes = 0
         position = self._position
         self._position = position + 2
-        text = binascii.b2a_base64(chunk[start : at + 156 + -padding % 3], newline=False)
-        if size:
-            line = (
-                b'{"type":2,"payload":"%s%s%s","position":%d}\n'
-                b'{"type":1,%s"size":%d,"payload":"%s","position":%d}\n'
-            ) % (
-                _PADDINGS[threes], text, self._tails[padding % 3], position,
-                _name_field(name), size,
-                binascii.b2a_base64(crc.to_bytes(8, "big"), newline=False), position + 1,
-            )  # fmt: skip
+        encode = binascii.b2a_base64
+        parts = self._parts
+        parts += (
+            _PADDINGS[threes],
+            encode(chunk[start : at + 156 + -padding % 3], newline=False),
+            self._tails[padding % 3],
+            position, name, size, encode(crc.to_bytes(8, "big"), newline=False), position + 1,
+        )  # fmt: skip
+        if len(parts) >= _ALIKE_MAX * _PARTS:
+            self._write_alike()
+
+    def _write_alike(self) -> None:
+        """All at once: to make a text of 1 KiB for each takes longer than the rest of it."""
+        parts, self._parts = self._parts, []
+        names: list[Any] = parts[_NAME::_PARTS]
+        if b"".join(names).translate(None, _PLAIN):
+            parts[_NAME::_PARTS] = map(_name_field, names)
+            lines = _ALIKE_SPELLED
         else:
-            line = (
-                b'{"type":2,"payload":"%s%s%s","position":%d}\n'
-                b'{"type":1,%s"payload":null,"position":%d}\n'
-            ) % (
-                _PADDINGS[threes], text, self._tails[padding % 3], position,
-                _name_field(name), position + 1,
-            )  # fmt: skip
-        self._lines.append(line)
-        self._pending += len(line)
-        if self._pending >= _BATCH:
-            self._flush()
+            lines = _ALIKE
+        self._put(lines * len(names) % tuple(parts))
 
     def close(self) -> None:
+        if self._parts:
+            self._write_alike()
         self._flush()
+        self._sink.write(self._gzip.compress(b"".join(self._lines)))
         self._sink.write(self._gzip.flush())
 
 

@@ -14,8 +14,8 @@ from cstorage.archive.threads import step_back
 from cstorage.drivers import mountapi
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-_PAUSE_S = 0.05
-_REST = 0.2  # of the time that the one before took, if that is longer
+_PAUSE_S = 0.02
+_REST = 0.1  # of the time that the one before took, if that is longer
 
 
 class EarlySync:

@@ -207,7 +207,7 @@ def _make_roots(roots: Sequence[Path], read_only: bool) -> None:
 
 def _make_root(root: Path) -> None:
     try:
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.makedirs(root, mode=0o700, exist_ok=True)
     except OSError as error:
         place = root
         while not os.path.lexists(place):
@@ -277,7 +277,7 @@ def _open_core(
             with open(_marker(folder), "w") as file:
                 file.write(graph_driver.name + "\n")
             for name in ("staging", "trash"):
-                (location.graph_root / name).mkdir(mode=0o700, exist_ok=True)
+                os.makedirs(location.graph_root / name, mode=0o700, exist_ok=True)
             journal = journal_api.Journal.open(folder, mode="w", create=True)
     try:
         core = Core(location, journal, graph_driver, folder, moment)

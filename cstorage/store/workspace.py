@@ -131,7 +131,8 @@ class Workspace:
         os.utime(self._lock_fd)  # from now on a sweep has to look at the folder
         draft = self.path / f"{_INTENT}.new"
         if not durable:
-            draft.write_bytes(_packed(intent))
+            with open(draft, "wb") as file:
+                file.write(_packed(intent))
             os.rename(draft, self.path / _INTENT)
             return
         write_synced(draft, _packed(intent))
