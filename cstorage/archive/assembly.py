@@ -21,7 +21,7 @@ import os
 from collections import deque
 from itertools import chain, islice
 
-from cstorage.archive.compression import taker
+from cstorage.archive.compression import CompressingSink, taker
 from cstorage.archive.pieces import Content, Piece, fill
 from cstorage.archive.recipe import NEXT, crc64, entries_of, read_text
 from cstorage.archive.threads import Beside
@@ -46,11 +46,12 @@ class _Out:
 
     def __init__(
         self,
-        write: Callable[[memoryview], object],
+        sink: ByteSink,
         contents: Iterator[Content] | None,
         digest: str,
     ) -> None:
-        self._write = write
+        self._write = taker(sink)
+        self._exchange = sink.exchange if isinstance(sink, CompressingSink) else None
         self._contents = contents
         self._expected = ""
         self._whole: Beside | None = None
@@ -74,7 +75,10 @@ class _Out:
         self.total += piece.used
         left, self._held = self._held, piece
         if left is not None:
-            self._write(left.buffer[: left.used])
+            if self._exchange is not None and left.slot < 0 and left.used == len(left.buffer):
+                left.buffer = self._exchange(left.buffer)
+            else:
+                self._write(left.buffer[: left.used])
         return left
 
     def prove(self, found: list[Content]) -> None:
@@ -317,7 +321,7 @@ def assemble(
         hasher, contents = hasher_of(reader.algorithm), reader.contents()
         if twin is not None:
             twin.algorithm = reader.algorithm
-    out = _Out(taker(sink), contents, "" if manifest is not None else digest)
+    out = _Out(sink, contents, "" if manifest is not None else digest)
     texts = read_text(recipe)
     if twin is not None:
         texts = _cuts(texts, twin.cut)

@@ -387,9 +387,12 @@ class CompressingSink:
         finish: Callable[[], object],
         abort: Callable[[], object] | None = None,
         packs: bool = True,
+        exchange: Callable[[memoryview], memoryview] | None = None,
     ) -> None:
         self.packs = packs
         """Whether it compresses at all."""
+        self.exchange = exchange
+        """Writes a whole buffer, keeps it, and returns another of the same size; not all can."""
         self._write = write
         self._finish = finish
         self._abort = abort
@@ -442,7 +445,9 @@ def compressing(
                     pass
                 else:
                     blocks = GzipBlocks(put, 2 if level is None else level, threads)
-                    return CompressingSink(blocks.write, blocks.finish, blocks.abort)
+                    return CompressingSink(
+                        blocks.write, blocks.finish, blocks.abort, exchange=blocks.exchange
+                    )
             import zlib
 
             return _from_object(put, zlib.compressobj(6 if level is None else level, wbits=31))

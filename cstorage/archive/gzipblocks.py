@@ -9,7 +9,7 @@ Rules of this module:
   long as finding out. Samples decide, so content that only looks like noise may be stored although
   it could have been made a little smaller, and never more than 0.01 % larger than it is.
 * Threads only compress; all writing is done by the caller, in order.
-* Memory is about two blocks a thread, of ``_MOST`` threads at most.
+* Memory is about four blocks a thread, of ``_MOST`` threads at most.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 BLOCK = 1 << 20
 _WINDOW = 1 << 15
 _MOST = 8
+_AHEAD = 1  # blocks that wait for a thread, so that none waits for a block
 
 _PART = 1 << 16
 """Bytes that are stored or compressed together."""
@@ -38,8 +39,13 @@ _NOISE = 1.2
 _STORED_MAX = 0xFFFF
 
 
-def packed(block: memoryview, window: bytes, level: int) -> bytes:
-    """``block`` as whole deflate blocks, none of them the last; ``window``: what is before it."""
+def packed(
+    block: memoryview, window: bytes, level: int, room: memoryview | None = None
+) -> bytes | memoryview:
+    """``block`` as whole deflate blocks, none of them the last; ``window``: what is before it.
+
+    Much of it may be put into ``room``: pages of memory that are new cost as much as the copy.
+    """
     runs = _runs(block)
     if len(runs) == 1 and not runs[0][2]:
         return _compressed(block, window, level)
@@ -55,7 +61,13 @@ def packed(block: memoryview, window: bytes, level: int) -> bytes:
             if start:
                 window = bytes(block[max(0, start - _WINDOW) : start])
             out.append(_compressed(part, window, level))
-    return b"".join(out)
+    if room is None or sum(map(len, out)) > len(room):
+        return b"".join(out)
+    used = 0
+    for made in out:
+        room[used : used + len(made)] = made
+        used += len(made)
+    return room[:used]
 
 
 def _compressed(data: memoryview, window: bytes, level: int) -> bytes:
@@ -106,14 +118,21 @@ def _incompressible(data: memoryview) -> bool:
     return len(isal_zlib.compress(look, 1, -15)) >= len(look)
 
 
+def _new_room() -> memoryview:
+    return memoryview(bytearray(BLOCK + BLOCK // 64))
+
+
 class GzipBlocks:
     """Takes plain bytes with ``write``; ``finish`` ends the stream, ``abort`` only the threads."""
 
-    def __init__(self, put: Callable[[bytes], object], level: int, threads: int) -> None:
+    def __init__(
+        self, put: Callable[[bytes | memoryview], object], level: int, threads: int
+    ) -> None:
         self._put = put
         self._level = level
-        self._free: list[bytearray] = []
-        self._block = bytearray(BLOCK)
+        self._free: list[memoryview] = []
+        self._rooms: list[memoryview] = []
+        self._block = memoryview(bytearray(BLOCK))
         self._held = 0
         self._window = b""
         self._crc = 0
@@ -135,19 +154,31 @@ class GzipBlocks:
             if self._held == BLOCK:
                 self._pass_on()
 
+    def exchange(self, buffer: memoryview) -> memoryview:
+        """``write`` all of ``buffer``; the caller goes on with the one that is returned.
+
+        Saves the copy where buffers and blocks begin at the same bytes, as in large files.
+        """
+        if self._held or len(buffer) != BLOCK:
+            self.write(buffer)
+            return buffer
+        spare, self._block = self._block, buffer
+        self._pass_on()
+        return spare
+
     def _pass_on(self) -> None:
         """The block to the threads, and to the sink what they have done enough of."""
         if len(self._threads) < self._wanted:
             thread = Thread(target=self._run, name="gzip", daemon=True)
             thread.start()
             self._threads.append(thread)
-        job = _Job(self._block, self._window)
-        self._window = bytes(memoryview(self._block)[-_WINDOW:])
+        job = _Job(self._block, self._window, self._rooms.pop() if self._rooms else _new_room())
+        self._window = bytes(self._block[-_WINDOW:])
         self._jobs.append(job)
         self._given.put(job)
-        if len(self._jobs) > self._wanted:
+        if len(self._jobs) > self._wanted + _AHEAD:
             self._take()
-        self._block = self._free.pop() if self._free else bytearray(BLOCK)
+        self._block = self._free.pop() if self._free else memoryview(bytearray(BLOCK))
         self._held = 0
 
     def _take(self) -> None:
@@ -155,8 +186,9 @@ class GzipBlocks:
         out, crc = job.result()
         self._free.append(job.block)
         self._add(out, crc, BLOCK)
+        self._rooms.append(job.room)
 
-    def _add(self, out: bytes, crc: int, size: int) -> None:
+    def _add(self, out: bytes | memoryview, crc: int, size: int) -> None:
         self._crc = isal_zlib.crc32_combine(self._crc, crc, size)
         self._size += size
         self._put(out)
@@ -171,7 +203,7 @@ class GzipBlocks:
             while self._jobs:
                 self._take()
             if self._held:
-                rest = memoryview(self._block)[: self._held]
+                rest = self._block[: self._held]
                 out = packed(rest, self._window, self._level)
                 self._add(out, isal_zlib.crc32(rest), self._held)
             # An empty last block with the fixed code.
@@ -197,20 +229,20 @@ class GzipBlocks:
 class _Job:
     """One block on its way through a thread."""
 
-    def __init__(self, block: bytearray, window: bytes) -> None:
+    def __init__(self, block: memoryview, window: bytes, room: memoryview) -> None:
         self.block = block
+        self.room = room
         self._window = window
         self._done: SimpleQueue[Any] = SimpleQueue()
 
     def run(self, level: int) -> None:
         try:
-            self._done.put(
-                (packed(memoryview(self.block), self._window, level), isal_zlib.crc32(self.block))
-            )
+            out = packed(self.block, self._window, level, self.room)
+            self._done.put((out, isal_zlib.crc32(self.block)))
         except BaseException as error:
             self._done.put(error)
 
-    def result(self) -> tuple[bytes, int]:
+    def result(self) -> tuple[bytes | memoryview, int]:
         """What it came to, as soon as it is there."""
         found = self._done.get()
         if isinstance(found, BaseException):

@@ -209,6 +209,28 @@ def test_gzip_depends_on_content_and_level_alone(level: int | None) -> None:
 NOISE = hashlib.shake_128(b"noise").digest(3 * MIB)
 
 
+@pytest.mark.parametrize("first", [b"", b"x"], ids=["aligned", "not aligned"])
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_buffers_that_change_hands_are_compressed_as_they_were(first: bytes, threads: int) -> None:
+    """The one that comes back is written to at once, as its owner may."""
+    data = first + b"".join((NOISE, content(4 * MIB), NOISE[: MIB // 2], content(5 * MIB)))
+    out = io.BytesIO()
+    buffer = memoryview(bytearray(MIB))
+    with compressing(out, Compression.GZIP, threads=threads) as sink:
+        assert sink.exchange is not None
+        sink.write(first)
+        for at in range(len(first), len(data), MIB):
+            piece = data[at : at + MIB]
+            buffer[: len(piece)] = piece
+            if len(piece) < MIB:
+                sink.write(bytes(buffer[: len(piece)]))
+                break
+            buffer = sink.exchange(buffer)
+            buffer[:] = b"?" * MIB
+    assert gzip.decompress(out.getvalue()) == data
+    assert out.getvalue() == gzipped(data, len(data), 1)
+
+
 def gzipped(data: bytes, piece: int, threads: int, level: int | None = None) -> bytes:
     out = io.BytesIO()
     with compressing(out, Compression.GZIP, level=level, threads=threads) as sink:
