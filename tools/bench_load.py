@@ -160,6 +160,7 @@ def main(words: list[str]) -> int:
     parser.add_argument("--layers", type=int, default=20_000)
     parser.add_argument("--delete", type=int, default=10_000)
     parser.add_argument("--import-gib", type=float, default=2.0)
+    parser.add_argument("--archive", type=Path, help="one to be imported, instead of one made here")
     parser.add_argument("--stores", type=Path, help="where to work; needs the archive twice")
     given = parser.parse_args(words)
     with tempfile.TemporaryDirectory(prefix="cstorage-load-", dir=given.stores) as temporary:
@@ -169,16 +170,17 @@ def main(words: list[str]) -> int:
         home = root / "graph" / "vfs" / "dir"
         for index in range(given.delete + synthetic.DEPTH):
             (home / synthetic.layer_id(index)).mkdir(exist_ok=True)
-        archive = folder / "archive.tar"
-        big_archive(archive, int(given.import_gib * (1 << 30)))
+        made = folder / "archive.tar"
+        if given.archive is None:
+            big_archive(made, int(given.import_gib * (1 << 30)))
+        archive = (given.archive or made).absolute()
+        what = f"import of {archive.stat().st_size / (1 << 30):.2g} GiB beside it"
         os.sync()
         load = os.getloadavg()[0]
         print(f"{given.layers:,} layers; load of the machine before: {load:.1f}", flush=True)
         listing_beside(root, folder, "idle")
-        listing_beside(
-            root, folder, f"import of {given.import_gib:g} GiB beside it", "import", root, archive
-        )
-        archive.unlink()
+        listing_beside(root, folder, what, "import", root, archive)
+        made.unlink(missing_ok=True)
         listing_beside(
             root, folder, f"deletion of {given.delete:,} layers beside it", "delete", root,
             given.delete,
