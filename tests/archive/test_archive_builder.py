@@ -108,6 +108,19 @@ def test_what_is_one_path_keeps_its_last_entry(
     assert with_builder == [b"d/x", b"d/y"]
 
 
+def test_a_directory_keeps_its_number_until_its_files_are_sent(
+    tmp_path: Path, scene: Any, with_builder: list[bytes]
+) -> None:
+    """As many directories as have numbers, the first one again, and one more: both in a message."""
+    made = scene()
+    for number in range(builder._DIRECTORIES):
+        made.dir(f"m{number}").file(f"m{number}/a", b"%d" % number)
+    archive = bytes(made.file("m0/b", b"of the first").dir("more").file("more/a", b"of another"))
+    found = outcome(tmp_path / "both", archive, ())
+    assert found == alone(tmp_path / "alone", archive)
+    assert with_builder[-2:] == [b"m0/b", b"more/a"]
+
+
 @pytest.mark.root
 @pytest.mark.skipif(not ROOT, reason="other groups need root")
 def test_a_directory_is_described_after_its_files(
