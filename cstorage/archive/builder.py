@@ -284,6 +284,10 @@ class Builder:
         number = self._numbers.get(directory)
         if number is None:
             number = self._next_number
+            # Descriptors come before the files: what is not sent yet keeps its numbers.
+            taken = {group[0] for group in self._groups}
+            while number in taken:
+                number = (number + 1) % _DIRECTORIES
             self._next_number = (number + 1) % _DIRECTORIES
             before = self._paths[number]
             if before is not None:

@@ -146,6 +146,7 @@ class SharingExtractor(Extractor):
             return
         for job in builder.drain():
             member, name, file = job
+            present = member.mtime_ns, member.size
             *_, member.mtime_ns, _, member.size = file
             directory, _, base = name.rpartition(b"/")
             try:
@@ -153,6 +154,8 @@ class SharingExtractor(Extractor):
                 self._make_file(member, parent, base, partial(_write_job, builder, job))
             except OSError as error:
                 raise refused(name, error) from error
+            finally:
+                member.mtime_ns, member.size = present  # of a file that may be just being made
 
     def _have(self, path: bytes) -> None:
         if self._builder is not None and self._builder.holds(path):

@@ -126,9 +126,14 @@ def fields(block: bytes) -> Fields:
 
 
 def is_plain(block: bytes, name: bytes) -> bool:
-    """Whether numbers are spelled as every common writer does, and ``name`` is in one place."""
+    """Whether numbers are spelled as every common writer does, and ``name`` is in one place.
+
+    No other file is named: so the type and what is behind it have fewer than 257 bytes that are
+    not zero, and ``adler32`` has their sum.
+    """
     return (
         block[0 : _end(block, 0, 100)] == name
+        and block.startswith(_NO_LINK, 157)
         and block[345] == 0
         and _ORDINARY.match(block, 100) is not None
     )

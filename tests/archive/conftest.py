@@ -88,9 +88,9 @@ def with_builder(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     handed: list[bytes] = []
 
     class Watched(builder.Builder):
-        def take(self, member: Member, name: bytes, *rest: Any) -> None:
+        def take(self, member: Member, name: bytes, *rest: Any) -> bool:
             handed.append(name)
-            super().take(member, name, *rest)
+            return super().take(member, name, *rest)
 
     def run(*given: Any) -> Any:
         *others, guards = given

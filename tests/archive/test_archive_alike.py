@@ -138,6 +138,41 @@ def test_padding_that_is_not_zeros_is_kept(tmp_path: Path, scene: Any) -> None:
     assert found == expected
 
 
+def files(archive: bytes | bytearray) -> list[int]:
+    """Where the headers of plain files are."""
+    return [
+        at for at in range(0, len(archive) - BLOCK, BLOCK)
+        if archive[at + 257 : at + 262] == b"ustar" and archive[at + 156] == ord("0")
+    ]  # fmt: skip
+
+
+@pytest.mark.usefixtures("both_ways")
+def test_the_name_of_another_file_is_recorded(tmp_path: Path, scene: Any) -> None:
+    """It means nothing in a plain file's header, and the list has it all the same."""
+    archive = bytearray(bytes(rows(scene)))
+    for at in files(archive):
+        archive[at + 157 : at + 162] = b"other"
+        set_sum(archive, at)
+    found, expected = both(tmp_path, bytes(archive))
+    assert not expected.error
+    assert found == expected
+
+
+@pytest.mark.usefixtures("both_ways")
+def test_a_sum_that_is_right_but_for_the_modulus_is_refused(tmp_path: Path, scene: Any) -> None:
+    archive = bytearray(bytes(rows(scene)))
+    for number, at in enumerate(files(archive)):
+        archive[at + 157 : at + 345] = b"\xff" * 188
+        archive[at + 346 : at + BLOCK] = b"\xff" * 166
+        set_sum(archive, at)
+        if number == 5:
+            total = int(archive[at + 148 : at + 154], 8)
+            archive[at + 148 : at + 154] = b"%06o" % (total - 65521)
+    found, expected = both(tmp_path, bytes(archive))
+    assert "the checksum does not agree" in expected.error
+    assert found == expected
+
+
 @pytest.mark.usefixtures("both_ways")
 def test_a_path_twice_is_refused(tmp_path: Path, scene: Any, short_way: list[bytes]) -> None:
     found, expected = both(tmp_path, bytes(rows(scene).file("d/f7", b"again")))
@@ -239,3 +274,4 @@ def test_the_sum_of_a_block_is_never_taken_modulo() -> None:
     """``adler32`` counts modulo 65 521: more than the first 148 bytes can come to."""
     assert (zlib.adler32(b"\xff" * 148) & 0xFFFF) - 1 == 148 * 255
     assert (zlib.adler32(b"\xff" * 256) & 0xFFFF) - 1 == 256 * 255 < 65521
+    assert BLOCK - 156 - 100 == 256  # of a header from its type on, without the other file's name

@@ -108,6 +108,52 @@ def test_what_is_one_path_keeps_its_last_entry(
     assert with_builder == [b"d/x", b"d/y"]
 
 
+def test_a_directory_keeps_its_number_until_its_files_are_sent(
+    tmp_path: Path, scene: Any, with_builder: list[bytes]
+) -> None:
+    """As many directories as have numbers, the first one again, and one more: both in a message."""
+    made = scene()
+    for number in range(builder._DIRECTORIES):
+        made.dir(f"m{number}").file(f"m{number}/a", b"%d" % number)
+    archive = bytes(made.file("m0/b", b"of the first").dir("more").file("more/a", b"of another"))
+    found = outcome(tmp_path / "both", archive, ())
+    assert found == alone(tmp_path / "alone", archive)
+    assert with_builder[-2:] == [b"m0/b", b"more/a"]
+
+
+@pytest.mark.usefixtures("no_children", "with_builder")
+@pytest.mark.parametrize("size", [0, 3])
+def test_a_file_that_is_being_made_stays_what_it_is_while_others_are(
+    tmp_path: Path, scene: Any, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One takes the place of a directory, and the builder dies: the files before come first."""
+    made = scene().file("d/x/below", b"implies d/x")
+    for number in range(9):
+        made.file(f"d/f{number}", b"y" * number, mtime=1000 + number)
+    archive = bytes(made.file("d/last", b"z" * size, mtime=77).file("d/x", b"content", mtime=99))
+    real_flush, real_drain = builder.Builder.flush, builder.Builder.drain
+
+    def flush(self: builder.Builder) -> None:
+        for pid in children():
+            os.kill(int(pid), signal.SIGSTOP)
+        real_flush(self)
+
+    def drain(self: builder.Builder) -> Any:
+        for pid in children():
+            os.kill(int(pid), signal.SIGKILL)
+        return real_drain(self)
+
+    monkeypatch.setattr(builder, "_FILES_MAX", 11)
+    monkeypatch.setattr(builder, "_BACKLOG", 1)
+    monkeypatch.setattr(builder.Builder, "flush", flush)
+    monkeypatch.setattr(builder.Builder, "drain", drain)
+    found = outcome(tmp_path / "both", archive, ())
+    expected = alone(tmp_path / "alone", archive)
+    assert not expected.error
+    assert timeless(found) == timeless(expected)
+    assert (tmp_path / "both/d/x").stat().st_mtime == 99
+
+
 @pytest.mark.root
 @pytest.mark.skipif(not ROOT, reason="other groups need root")
 def test_a_directory_is_described_after_its_files(
