@@ -8,7 +8,7 @@ Rules of this module:
 * The source is read to its end, so trailing bytes are part of the digests and of the recipe (§6.1).
 * Every thread sees the same chunks, which nobody changes; memory is bounded by the queues.
 * Nothing is decided by the order in which threads finish: recipe, manifest and summary depend on
-  the archive alone.
+  the archive alone (but for ``disk_size``: what directories need, the file system decides).
 * On any error all threads are stopped and the error is raised; the caller discards the tree.
 """
 

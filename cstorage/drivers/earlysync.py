@@ -16,6 +16,7 @@ from cstorage.drivers import mountapi
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _PAUSE_S = 0.02
 _REST = 0.1  # of the time that the one before took, if that is longer
+_LONG_S = 0.25  # a sync that takes longer leaves half of the time to others: the disk is slow, or busy
 
 
 class EarlySync:
@@ -33,7 +34,8 @@ class EarlySync:
             while not self._ended.wait(pause):
                 begun = monotonic()
                 mountapi.sync_file_system(self._fd)
-                pause = max(_PAUSE_S, _REST * (monotonic() - begun))
+                taken = monotonic() - begun
+                pause = max(_PAUSE_S, taken * _REST if taken < _LONG_S else taken)
         except OSError:
             pass  # the sync at the end fails as well, and says so
 

@@ -296,8 +296,8 @@ def _read_intent(path: Path) -> Intent:
     except FileNotFoundError:
         return Intent()
     except (InvalidRecord, IndexError, TypeError):
-        # Renamed into place only after it was synced, so this is damage of the medium; the things
-        # it listed are found by the full sweep of ``gc``.
+        # On the disk before anything that it lists moves, so nothing has moved yet. Or the medium is
+        # damaged: then the full sweep of ``gc`` finds the things.
         return Intent()
 
 
