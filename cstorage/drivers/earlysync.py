@@ -16,7 +16,7 @@ from cstorage.drivers import mountapi
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _PAUSE_S = 0.02
 _REST = 0.1  # of the time that the one before took, if that is longer
-_LONG_S = 0.25  # a sync that takes longer leaves half of the time to others: the disk is slow, or busy
+_LONG_S = 0.25  # one that takes longer tells of a slow or busy disk, and leaves half of the time
 
 
 class EarlySync:
