@@ -296,8 +296,8 @@ def _read_intent(path: Path) -> Intent:
     except FileNotFoundError:
         return Intent()
     except (InvalidRecord, IndexError, TypeError):
-        # On the disk before anything that it lists moves: so nothing has moved yet, or the medium is
-        # damaged, and the full sweep of ``gc`` finds the things.
+        # On the disk before anything that it lists moves: so nothing has moved yet, or the
+        # medium is damaged, and the full sweep of ``gc`` finds the things.
         return Intent()
 
 
