@@ -55,7 +55,9 @@ _FILES_MAX = 64  # files in one message, and so directories
 _DIRECTORIES = 128  # that the builder keeps open; their numbers are used again in turn
 _SLOT = 2 << 20  # bytes of a piece of the stream
 _SLOTS = 4
-_BACKLOG = 6 * _FILES_MAX  # files that wait for it before it is taken to have enough to do
+# Files that wait for it before it is taken to have enough to do; messages of more may not fit into
+# the channel's buffer, and then the importer waits.
+_BACKLOG = 16 * _FILES_MAX
 _REST = 4 * _FILES_MAX  # files that the importer makes itself after it waited for few
 
 

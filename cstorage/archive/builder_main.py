@@ -23,6 +23,7 @@ import sys
 from _socket import AF_UNIX, CMSG_SPACE, SCM_RIGHTS, SOCK_SEQPACKET, SOL_SOCKET, socket
 
 _PAUSE_S = 1.0
+_NICE = 10  # as far as the importer's threads step back (``threads``): it is what others wait for
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -74,6 +75,11 @@ def main(message_max: int, files_max: int, directories_max: int) -> None:
     """
     parent = os.getppid()
     os.umask(0)
+    try:
+        if os.getpriority(os.PRIO_PROCESS, 0) < _NICE:
+            os.setpriority(os.PRIO_PROCESS, 0, _NICE)
+    except OSError:
+        pass  # a system that does not want that
     channel = socket(AF_UNIX, SOCK_SEQPACKET, 0, 0)
     # The other descriptors lock what is being built against those who clean up after a dead
     # importer: they stay open for as long as this process may write.
