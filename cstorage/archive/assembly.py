@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from cstorage.archive.recipe import RecipeEntry
     from cstorage.archive.twin import Twin
 
-_BUFFER = 1 << 20
+_BUFFER = 2 << 20
 _TASKS = 8
 """Cuts under way at once: the twin's, and what is done meanwhile until they are there."""
 

@@ -25,7 +25,7 @@ from journal.plain import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-BLOCK = 1 << 20
+BLOCK = 2 << 20
 _WINDOW = 1 << 15
 _MOST = 8
 _AHEAD = 1  # blocks that wait for a thread, so that none waits for a block

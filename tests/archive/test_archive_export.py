@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from cstorage.archive import assembly
 from cstorage.archive.beneath import Payloads
 from cstorage.archive.compression import compressing
+from cstorage.archive.gzipblocks import BLOCK
 from cstorage.archive.recipe import RecipeWriter, assemble, crc64, read_recipe
 from cstorage.archive.threads import Beside
 from cstorage.errors import ArchiveError, ContentChanged
@@ -30,7 +31,19 @@ if TYPE_CHECKING:
     from .conftest import Root, Scene
 
 MIB = 1 << 20
-SIZES = (0, 1, 511, 512, 513, MIB - 513, MIB - 512, MIB - 511, MIB, MIB + 1, 3 * MIB + 7)
+SIZES = (
+    0,
+    1,
+    511,
+    512,
+    513,
+    BLOCK - 513,
+    BLOCK - 512,
+    BLOCK - 511,
+    BLOCK,
+    BLOCK + 1,
+    3 * BLOCK + 7,
+)
 SAME_CRC = (1 | 1 << 60 | 1 << 61 | 1 << 63 | 1 << 64).to_bytes(9, "little")
 """The polynomial of the recipe's CRC-64 itself: added to a content, it does not change the CRC."""
 
@@ -68,7 +81,7 @@ def exported(scene: Callable[[], Scene], root: Root) -> Exported:
 
 
 @pytest.mark.parametrize("proof", ["list", "checksums", "whole"])
-@pytest.mark.parametrize("buffer", [512, 1024, 100_000, MIB])
+@pytest.mark.parametrize("buffer", [512, 1024, 100_000, MIB, BLOCK])
 def test_every_size_of_file_fits_every_buffer(
     exported: Exported, monkeypatch: pytest.MonkeyPatch, proof: str, buffer: int
 ) -> None:
@@ -84,7 +97,7 @@ def test_the_file_list_spares_the_digest_of_the_whole(
     assert exported.out(digest="sha256:" + "0" * 64) == exported.data
 
 
-@pytest.mark.parametrize("size", [513, MIB, 3 * MIB + 7])
+@pytest.mark.parametrize("size", [513, BLOCK, 3 * BLOCK + 7])
 def test_a_change_that_no_checksum_shows_is_found_and_named(exported: Exported, size: int) -> None:
     """The CRC-64 of the recipe can be kept while the content is changed; the digest cannot."""
     path = exported.root.path / "d" / str(size)
@@ -110,7 +123,7 @@ def test_nothing_of_a_small_changed_file_leaves(exported: Exported) -> None:
 
 
 @pytest.mark.parametrize("change", ["shorter", "longer", "gone", "directory", "link", "pipe"])
-@pytest.mark.parametrize("size", [513, 3 * MIB + 7])
+@pytest.mark.parametrize("size", [513, 3 * BLOCK + 7])
 def test_a_file_that_became_something_else_is_named(
     exported: Exported, size: int, change: str
 ) -> None:
@@ -203,7 +216,7 @@ def test_gzip_depends_on_content_and_level_alone(level: int | None) -> None:
 
     first = packed(len(data), 1)
     assert gzip.decompress(first) == data
-    assert packed(MIB + 1, 2) == packed(77_777, 3) == first
+    assert packed(MIB + 1, 2) == packed(BLOCK, 2) == packed(77_777, 3) == first
 
 
 NOISE = hashlib.shake_128(b"noise").digest(3 * MIB)
@@ -215,18 +228,18 @@ def test_buffers_that_change_hands_are_compressed_as_they_were(first: bytes, thr
     """The one that comes back is written to at once, as its owner may."""
     data = first + b"".join((NOISE, content(4 * MIB), NOISE[: MIB // 2], content(5 * MIB)))
     out = io.BytesIO()
-    buffer = memoryview(bytearray(MIB))
+    buffer = memoryview(bytearray(BLOCK))
     with compressing(out, Compression.GZIP, threads=threads) as sink:
         assert sink.exchange is not None
         sink.write(first)
-        for at in range(len(first), len(data), MIB):
-            piece = data[at : at + MIB]
+        for at in range(len(first), len(data), BLOCK):
+            piece = data[at : at + BLOCK]
             buffer[: len(piece)] = piece
-            if len(piece) < MIB:
+            if len(piece) < BLOCK:
                 sink.write(bytes(buffer[: len(piece)]))
                 break
             buffer = sink.exchange(buffer)
-            buffer[:] = b"?" * MIB
+            buffer[:] = b"?" * BLOCK
     assert gzip.decompress(out.getvalue()) == data
     assert out.getvalue() == gzipped(data, len(data), 1)
 
