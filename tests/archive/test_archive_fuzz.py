@@ -79,7 +79,7 @@ def test_a_check_sees_what_it_is_for(fuzz: Any, monkeypatch: pytest.MonkeyPatch)
             pass
 
     monkeypatch.setattr(fuzz, "SECONDS_MAX", 0.1)
-    for run in (burn, lambda data: (data or b"x") * (120 << 20)):
+    for run in (burn, lambda data: (data or b"x") * (200 << 20)):
         with pytest.raises(fuzz.Finding):
             fuzz.check(fuzz.Target(run, (), list), b"")
     with pytest.raises(ZeroDivisionError):
