@@ -352,9 +352,7 @@ def import_commands(archive: Path, kind: str, work: Path) -> dict[str, list[str 
     if shutil.which("tar"):
         unpack: list[str | Path] = ["tar", "-C", work / "tree", "-xpf", archive]
         commands["GNU tar"] = unpack
-        commands[SYNCED] = [
-            "sh", "-c", f"{shlex.join(map(str, unpack))} && exec sync -f {shlex.quote(str(work))}"
-        ]  # fmt: skip
+        commands[SYNCED] = shell([unpack, ["sync", "-f", work]], together=False)
     if shutil.which("bsdtar"):
         commands["bsdtar"] = ["bsdtar", "-C", work / "tree", "-xpf", archive]
     return commands

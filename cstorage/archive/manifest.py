@@ -146,17 +146,15 @@ class ManifestWriter:
         self._owner = owner
 
     def alike(self, path: bytes, size: int, mtime_ns: int, digest: bytes) -> None:
-        """The record of one, encoded here: a third of the time of the general way."""
+        """The record of one, encoded here, which takes less time; a path of 255 bytes at most."""
         time = self._times.get(mtime_ns)
         encode = self._encode
         if time is None:
             if len(self._times) >= _BATCH:
                 self._times.clear()
             self._times[mtime_ns] = time = encode(mtime_ns)
-        length = len(path)
         self._encoded += (
-            _ALIKE_HEADS[length] if length < 256 else b"\x8d\0" + encode(path)[:-length],
-            path, self._owner, encode(size), time, self._rest, digest,
+            _ALIKE_HEADS[len(path)], path, self._owner, encode(size), time, self._rest, digest,
         )  # fmt: skip
         self._count += 1
         if self._count >= _BATCH:

@@ -121,12 +121,18 @@ def sync_directories(paths: Iterable[str]) -> None:
 
 
 def write_synced(path: Path, data: bytes) -> None:
-    """Create ``path`` (must not exist) with ``data``, mode 0600, and sync it."""
+    """``write_new``, and sync it."""
+    write_new(path, data, durable=True)
+
+
+def write_new(path: Path, data: bytes, *, durable: bool) -> None:
+    """Create ``path`` (must not exist) with ``data``, mode 0600."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         view = memoryview(data)
         while view:
             view = view[os.write(fd, view) :]
-        os.fdatasync(fd)
+        if durable:
+            os.fdatasync(fd)
     finally:
         os.close(fd)

@@ -19,7 +19,7 @@ from cstorage.model import DiffSummary, Layer
 from cstorage.store import lookup
 from cstorage.store.exchange import can_exchange
 from cstorage.store.mapping import of_files
-from cstorage.store.workspace import Intent, Swap, Workspace
+from cstorage.store.workspace import Intent, Swap, Workspace, declare
 from journal.plain import TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:
@@ -37,21 +37,22 @@ _PRIVATE_MARKS = ("trusted.overlay.redirect", "trusted.overlay.metacopy")
 
 
 class HashingFile:
-    """A file being written whose SHA-256 is its future name."""
+    """A file being written whose SHA-256 is its future name.
 
-    def __init__(self, work: Workspace, name: str) -> None:
+    Unless it is made ``durable``, whoever has it syncs the file system before it is used.
+    """
+
+    def __init__(self, work: Workspace, name: str, *, durable: bool = True) -> None:
+        self._durable = durable
         self.path = work.path / name
         self.file: BinaryIO = open(self.path, "xb")
         self.work = work
         self.size = 0
 
-    def finish(self, *, durable: bool = True) -> str:
-        """Name the file after its content, and return the content key.
-
-        Unless it is made ``durable``, the caller syncs the file system before it is used.
-        """
+    def finish(self) -> str:
+        """Name the file after its content, and return the content key."""
         self.file.flush()
-        if durable:
+        if self._durable:
             os.fdatasync(self.file.fileno())
         self.size = os.fstat(self.file.fileno()).st_size
         self.file.close()
@@ -65,17 +66,11 @@ class HashingFile:
         return key
 
 
-def with_files(
-    diff: DiffSummary,
-    recipe: HashingFile,
-    manifest: HashingFile | None,
-    *,
-    durable: bool = True,
-) -> DiffSummary:
+def with_files(diff: DiffSummary, recipe: HashingFile, manifest: HashingFile | None) -> DiffSummary:
     """``diff`` with content keys and sizes of its finished recipe and manifest."""
-    diff = diff._replace(recipe=recipe.finish(durable=durable), manifest="", manifest_size=0)
+    diff = diff._replace(recipe=recipe.finish(), manifest="", manifest_size=0)
     if manifest is not None:
-        diff = diff._replace(manifest=manifest.finish(durable=durable))
+        diff = diff._replace(manifest=manifest.finish())
         diff = diff._replace(manifest_size=manifest.size)
     return diff._replace(recipe_size=recipe.size)
 
@@ -132,13 +127,13 @@ def extract(
     ``listing`` makes the layer's manifest of the archive's, None if nobody knows all that the layer
     has. Unless those files are made ``durable``, the caller syncs the file system.
     """
-    recipe, manifest = HashingFile(work, "=recipe"), HashingFile(work, "=manifest")
+    recipe = HashingFile(work, "=recipe", durable=durable)
+    manifest = HashingFile(work, "=manifest", durable=durable)
     try:
         diff = core.driver.apply(
             prepared, source, options, recipe=recipe.file, manifest=manifest.file
         )
-        listed = listing(manifest) if listing is not None else manifest
-        return with_files(diff, recipe, listed, durable=durable)
+        return with_files(diff, recipe, listing(manifest) if listing is not None else manifest)
     finally:
         recipe.file.close()
         manifest.file.close()
@@ -278,11 +273,7 @@ def replace_content(
     _check_own(core, layer)
     keys = tuple(dict.fromkeys(key for key in (diff.recipe, diff.manifest, *contents) if key))
     swap = Swap(layer.id, os.stat(tree).st_ino, diff.recipe)
-    if tree_work is work:
-        work.declare(Intent(core.driver.name, (), keys, (swap,)))
-    else:
-        work.declare(Intent(core.driver.name, (), keys))
-        tree_work.declare(Intent(core.driver.name, (), (), (swap,)))
+    declare(work, tree_work, Intent(core.driver.name, (), keys, (swap,)))
     _wait_for_users(core, layer.id)
     with core.transaction() as tx:
         current = tx.state.layer(layer.id)

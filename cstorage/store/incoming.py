@@ -24,7 +24,7 @@ from cstorage.errors import ArchiveError
 from cstorage.interop import transfer
 from cstorage.interop.origin import ItemFault, Origin
 from cstorage.model import BigDataItem, IDMaps, Kind, Layer, LayerID
-from cstorage.store import bigdata, layers
+from cstorage.store import bigdata, layers, workspace
 from cstorage.store.filling import extract
 from cstorage.store.workspace import Intent, Workspace
 from journal.plain import TYPE_CHECKING
@@ -257,8 +257,4 @@ def declare(core: Core, incoming: Incoming, more: Sequence[str] = ()) -> None:
     """Write down what is about to move from the work folders of ``incoming`` into the store."""
     mine = (incoming.layer.id,) if incoming.prepared is not None else ()
     keys = tuple(dict.fromkeys((*incoming.keys, *more)))
-    if incoming.tree_work is incoming.work:
-        incoming.work.declare(Intent(core.driver.name, mine, keys))
-    else:
-        incoming.work.declare(Intent(core.driver.name, (), keys))
-        incoming.tree_work.declare(Intent(core.driver.name, mine, ()))
+    workspace.declare(incoming.work, incoming.tree_work, Intent(core.driver.name, mine, keys))

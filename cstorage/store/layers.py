@@ -29,7 +29,7 @@ from cstorage.store.core import new_id
 from cstorage.store.filling import copy_content, copy_finished, extract, marked
 from cstorage.store.lookup import go_quote
 from cstorage.store.mapping import MapOptions, effective, stored
-from cstorage.store.workspace import Intent, Workspace
+from cstorage.store.workspace import Intent, Workspace, declare
 from journal.plain import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -304,12 +304,8 @@ def _make(
                     )
                 diff = diff._replace(toc_digest=Digest(toc_digest or toc))
             contents = staged_contents(diff if source is not None else DiffSummary(), blobs)
-            if tree_work is work:
-                intent = Intent(core.driver.name, (id_,), tuple(contents))
-                work.declare(intent, durable=not whole)
-            else:
-                work.declare(Intent(core.driver.name, (), tuple(contents)))
-                tree_work.declare(Intent(core.driver.name, (id_,), ()))
+            intent = Intent(core.driver.name, (id_,), tuple(contents))
+            declare(work, tree_work, intent, durable=not whole)
             core.driver.make_durable(prepared)
             with core.transaction() as tx:
                 again = check(core, tx.catalogue, request, staged)

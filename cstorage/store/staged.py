@@ -25,7 +25,7 @@ from cstorage.model import (
 )
 from cstorage.store import bigdata, chunked, layers, lookup
 from cstorage.store.filling import extract, replace_content
-from cstorage.store.workspace import Intent, remove_tree
+from cstorage.store.workspace import Intent, declare, remove_tree
 from journal.plain import TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:
@@ -266,8 +266,7 @@ def _create(
         os.rename(staged._tree, content)
         prepared.filled = True
         core.driver.make_durable(prepared)
-        work.declare(Intent(core.driver.name, (), contents))
-        tree_work.declare(Intent(core.driver.name, (request.id,), ()))
+        declare(work, tree_work, Intent(core.driver.name, (request.id,), contents))
         with core.transaction() as tx:
             layers.check(core, tx.catalogue, request, staged=True)
             tx.publish(prepared)

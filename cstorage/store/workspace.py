@@ -21,7 +21,7 @@ import os
 import time
 from collections.abc import Iterator
 
-from cstorage.content import sync_directory, write_synced
+from cstorage.content import sync_directory, write_new, write_synced
 from journal.codec import decode, encode
 from journal.errors import InvalidRecord
 from journal.plain import Any, NamedTuple, Path
@@ -130,15 +130,11 @@ class Workspace:
         self.intent = intent
         os.utime(self._lock_fd)  # from now on a sweep has to look at the folder
         draft = self.path / f"{_INTENT}.new"
-        if not durable:
-            with open(draft, "wb") as file:
-                file.write(_packed(intent))
-            os.rename(draft, self.path / _INTENT)
-            return
-        write_synced(draft, _packed(intent))
+        write_new(draft, _packed(intent), durable=durable)
         os.rename(draft, self.path / _INTENT)
-        sync_directory(self.path)
-        sync_directory(self.path.parent)
+        if durable:
+            sync_directory(self.path)
+            sync_directory(self.path.parent)
 
     def settle(self) -> None:
         """Forget the intent: what it listed is where it belongs."""
@@ -207,6 +203,15 @@ class Workspace:
             # Explicitly, because a forked child may share the open file description.
             fcntl.flock(fd, fcntl.LOCK_UN)
             os.close(fd)
+
+
+def declare(work: Workspace, tree_work: Workspace, intent: Intent, *, durable: bool = True) -> None:
+    """Write down what moves from two folders, which may be one: trees are in ``tree_work``."""
+    if tree_work is work:
+        work.declare(intent, durable=durable)
+    else:
+        work.declare(intent._replace(layers=(), swaps=()), durable=durable)
+        tree_work.declare(intent._replace(contents=()), durable=durable)
 
 
 def _forget(lock: str) -> None:
